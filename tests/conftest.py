@@ -1,0 +1,19 @@
+"""Strict mode for the whole suite: eight fake CPU devices, no silent rank or dtype promotion, warnings are errors."""
+
+import os
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import numpy as np
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A fresh, seeded numpy generator."""
+    return np.random.default_rng(0)
