@@ -1,0 +1,25 @@
+"""One way to tell a user what went wrong: a line on standard error and an exit status that is not zero."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app
+
+
+class UserError(Exception):
+    """Bad input: the message says what was expected, what was found and how to mend it."""
+
+
+def run_main(main: Callable[[Sequence[str]], None]) -> None:
+    """Runs a command: parses absl flags, calls `main`, turns a `UserError` into one line and exit status 1."""
+
+    def guarded(argv: Sequence[str]) -> None:
+        try:
+            if len(argv) > 1:
+                raise UserError(f"unexpected argument {argv[1]!r}: settings are flags, see --help")
+            main(argv)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
+
+    app.run(guarded)
