@@ -154,7 +154,7 @@ class Config:
 
 def default_config() -> ml_collections.ConfigDict:
     """Returns every setting at its default, as an editable, locked `ConfigDict`."""
-    return ml_collections.ConfigDict(dataclasses.asdict(Config()))
+    return ml_collections.ConfigDict(dataclasses.asdict(Config())).lock()
 
 
 def parse_config(config: Mapping[str, Any] | ml_collections.ConfigDict) -> Config:
@@ -258,9 +258,7 @@ def _impossible(config: Config, path: str) -> Iterator[str]:
         "schedule.adversarial_epochs",
         "0 where attack.style and attack.deformation are both off",
     )
-    yield from check(
-        config.attack.style or not config.attack.graph, "attack.graph", "False where attack.style is off"
-    )
+    yield from check(config.attack.style or not config.attack.graph, "attack.graph", "False where attack.style is off")
     if config.pretrain is not None:
         yield from check(not config.model.checkpoint, "model.checkpoint", "'' where `pretrain` makes the weights")
         yield from check(

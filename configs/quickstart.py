@@ -1,0 +1,62 @@
+"""The whole story offline on a laptop CPU: nano network, generated images, base, RUAC, evaluation on shifted domains.
+
+Command:   python -m ruac_jax.train --config configs/quickstart.py
+Hardware:  2 CPU cores.
+Score:     see docs/results.
+"""
+
+from ml_collections import ConfigDict
+
+from ruac_jax.config import default_config
+from ruac_jax.data.shapes import SOURCE, TARGETS
+
+
+def _shared() -> ConfigDict:
+    """What both runs have in common: network, images, small batches in float32."""
+    config = default_config()
+    config.model.variant = "nano"
+    config.data.dataset = f"shapes/{SOURCE}"
+    config.data.num_images = 2000
+    config.data.augment = False  # the generator varies enough by itself
+    config.data.batch_size = 16
+    config.data.images_per_device = 16
+    config.runtime.compute_dtype = "float32"
+    config.runtime.rematerialize = False
+    config.runtime.log_every = 20
+    config.runtime.picture_every = 400
+    config.runtime.checkpoint_every = 400
+    return config
+
+
+def _base() -> ConfigDict:
+    """Segmentation from scratch with SAM2's own head: stands in for a converted SAM2.1 checkpoint."""
+    config = _shared()
+    config.model.head = "hypernetwork"
+    config.interaction.corrections = 0
+    config.interaction.box_probability = 0.3
+    config.schedule.segmentation_epochs = 1
+    config.schedule.kl_epochs = 0
+    config.schedule.adversarial_epochs = 0
+    config.schedule.steps_per_epoch = 1500
+    config.optimizer.encoder = 1e-3
+    config.optimizer.decoder = 1e-3
+    config.optimizer.head = 1e-3
+    config.optimizer.warmup_steps = 50
+    config.optimizer.weight_decay = 0.01
+    config.optimizer.clip_norm = 1.0
+    return config
+
+
+def get_config() -> ConfigDict:
+    config = _shared()
+    config.pretrain = _base()
+    config.interaction.corrections = 1
+    config.schedule.segmentation_epochs = 2
+    config.schedule.kl_epochs = 1
+    config.schedule.adversarial_epochs = 3
+    config.schedule.steps_per_epoch = 50
+    config.optimizer.decoder = 2e-4
+    config.optimizer.head = 2e-3
+    config.optimizer.attack = 1e-2
+    config.evaluation.datasets = tuple(f"shapes/{domain}" for domain in (SOURCE, *TARGETS))
+    return config

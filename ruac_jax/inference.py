@@ -1,0 +1,84 @@
+"""From an image and prompts to masks with uncertainty: the one decoding path of evaluation and prediction."""
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
+
+from ruac_jax.interaction import repeat_for_objects
+from ruac_jax.model import SAM2, ImageFeatures, Prompts, normalize_image, suppress_absent
+
+
+class Segmentation(NamedTuple):
+    """The chosen mask of each object, at a quarter of the network's image size.
+
+    Attributes:
+      logits: mean mask logits; -1024 everywhere where the network sees no object.
+      probability: of the object at each pixel, the one that the uncertainty is the entropy of.
+      uncertainty: in [0, 1].
+      iou: predicted IoU of the mask.
+      token: which mask token was chosen.
+    """
+
+    logits: Float[Array, "n h w"]
+    probability: Float[Array, "n h w"]
+    uncertainty: Float[Array, "n h w"]
+    iou: Float[Array, "n"]
+    token: Int[Array, "n"]
+
+
+def encode(model: SAM2, image: UInt8[Array, "b s s 3"], dtype: jnp.dtype = jnp.float32) -> ImageFeatures:
+    """Encodes uint8 RGB images of the network's size, once for all their objects."""
+    return model.project(model.backbone(normalize_image(image).astype(dtype)))
+
+
+def segment(
+    model: SAM2,
+    features: ImageFeatures,
+    prompts: Prompts,
+    *,
+    method: Literal["analytic", "monte_carlo"] = "analytic",
+    variance: Literal["product", "full"] = "product",
+    samples: int = 20,
+    key: PRNGKeyArray | None = None,
+) -> Segmentation:
+    """Decodes each object's prompts and keeps the hypothesis (mask tokens 1 to 3) of the highest predicted IoU.
+
+    Args:
+      model: the network.
+      features: one row per object.
+      prompts: one row per object.
+      method: how the uncertainty is computed (docs/method.md, section 3).
+      variance: which logit variance the analytic uncertainty uses.
+      samples: draws of the Monte Carlo uncertainty.
+      key: for those draws.
+    """
+    decoded = model.decode(features, prompts)
+    token = 1 + jnp.argmax(decoded.iou[:, 1:], axis=1)
+    distribution = model.head(decoded).take(token)
+    logits = suppress_absent(distribution.mean_logits(), decoded.object_score)[:, 0]
+    uncertainty = distribution.uncertainty(method, mode=variance, samples=samples, key=key)[:, 0]
+    chosen = jax.nn.one_hot(token, decoded.iou.shape[1])
+    return Segmentation(
+        logits=logits,
+        probability=distribution.probability()[:, 0],
+        uncertainty=uncertainty,
+        iou=(decoded.iou.astype(jnp.float32) * chosen).sum(axis=1),
+        token=token,
+    )
+
+
+def segment_points(
+    model: SAM2,
+    image: UInt8[Array, "s s 3"],
+    points: Float[Array, "n p 2"],
+    labels: Int[Array, "n p"],
+) -> Segmentation:
+    """Segments `n` objects of one image from their points, with analytic uncertainty."""
+    features = encode(model, image[None])
+    height, width = features.high_res_s0.shape[1:3]
+    n = points.shape[0]
+    no_mask: Bool[Array, "n"] = jnp.zeros(n, bool)
+    prompts = Prompts(points, labels, jnp.zeros((n, height, width), jnp.float32), no_mask)
+    return segment(model, repeat_for_objects(features, n), prompts)

@@ -1,0 +1,46 @@
+"""Trains: `python -m ruac_jax.train --config configs/quickstart.py --workdir runs/quickstart`.
+
+Every setting can be changed on the command line, e.g. `--config.data.batch_size=16`. A run that is started again
+with the same workdir continues where its newest checkpoint left it.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from ruac_jax.config import parse_config
+from ruac_jax.errors import UserError, run_main
+from ruac_jax.evaluation.run import evaluate_model
+from ruac_jax.training.loop import train
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config(), see configs/.", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; default: runs/ and the name of the config file.")
+_MULTIHOST = flags.DEFINE_bool("multihost", False, "Join the processes of a cluster (jax.distributed) before starting.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Trains, then evaluates what the configuration names."""
+    del argv
+    if _CONFIG.value is None:
+        raise UserError("which configuration? Give --config, e.g. --config configs/quickstart.py")
+    config = parse_config(_CONFIG.value)
+    if _MULTIHOST.value:
+        jax.distributed.initialize()
+    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    workdir = Path(_WORKDIR.value or Path("runs") / name)
+    model = train(config, workdir)
+    if config.evaluation.datasets and jax.process_index() == 0:
+        evaluate_model(
+            model,
+            config.evaluation.datasets,
+            workdir / "evaluation",
+            num_images=config.evaluation.num_images,
+            pictures=config.evaluation.pictures,
+        )
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,179 @@
+"""The training loop: phases in order, one compiled step each, logged, pictured, checkpointed and resumed exactly."""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from tqdm import tqdm
+
+from ruac_jax.config import Config
+from ruac_jax.data.sources import training_batches
+from ruac_jax.errors import UserError
+from ruac_jax.heads.weibull import WeibullHead
+from ruac_jax.model import SAM2
+from ruac_jax.sam2.variants import variant
+from ruac_jax.training.checkpoint import RunCheckpoints
+from ruac_jax.training.metrics import MetricsLog, mean_of
+from ruac_jax.training.objective import PHASES, DeviceBatch, Phase
+from ruac_jax.training.pictures import draw_snapshot, make_snapshot
+from ruac_jax.training.state import TrainState, init_state
+from ruac_jax.training.step import data_mesh, make_step, micro_batches, replicated, shard_batch
+from ruac_jax.training.system import System, cast_for_compute, create_attack, merge_system, split_system
+from ruac_jax.weights import create_model, fingerprint, load_model, save_model
+
+
+class Stretch(NamedTuple):
+    """Steps `start` to `stop` - 1 belong to `phase`."""
+
+    phase: Phase
+    start: int
+    stop: int
+
+
+def stretches(config: Config, steps_per_epoch: int) -> list[Stretch]:
+    """Lays the phases out over optimiser steps, empty ones left out."""
+    schedule, laid_out, start = config.schedule, [], 0
+    epochs = (schedule.segmentation_epochs, schedule.kl_epochs, schedule.adversarial_epochs)
+    for phase, length in zip(PHASES, epochs, strict=True):
+        if length:
+            laid_out.append(Stretch(phase, start, start + length * steps_per_epoch))
+            start = laid_out[-1].stop
+    return laid_out
+
+
+def initial_model(config: Config, weights: Path | None) -> tuple[SAM2, dict[str, Any]]:
+    """The network a run starts from.
+
+    Args:
+      config: settings; a checkpoint with another head gets a fresh head of the kind that `model.head` names.
+      weights: folder of a converted or trained model; None: random weights.
+
+    Returns:
+      The network and the tensors its checkpoint carries for SAM2's other uses.
+
+    Raises:
+      UserError: no checkpoint there, or it holds another variant.
+    """
+    settings = config.model
+    head = _head_settings(config)
+    if weights is None:
+        return create_model(settings.variant, settings.head, head, rngs=nnx.Rngs(config.seed)), {}
+    model, metadata, carried = load_model(weights)
+    if metadata.variant != settings.variant:
+        raise UserError(
+            f"{weights} holds the variant {metadata.variant!r}, model.variant is {settings.variant!r}: "
+            "set one to match the other"
+        )
+    if metadata.head != settings.head:
+        if settings.head != "weibull":
+            raise UserError(f"{weights} holds a {metadata.head} head, which cannot become a {settings.head} head")
+        model.head = WeibullHead(variant(settings.variant).d_model, **head, rngs=nnx.Rngs(config.seed))
+    return model, carried
+
+
+def train(config: Config, workdir: Path) -> Path:
+    """Runs a configuration from start, or from its newest checkpoint, to end.
+
+    Args:
+      config: checked settings.
+      workdir: folder of the run: `checkpoints/`, `metrics.jsonl`, `tensorboard/`, `pictures/`, `config.json`,
+        `pretrain/` (a run of its own) and, once done, `model/`.
+
+    Returns:
+      The folder of the trained model.
+
+    Raises:
+      UserError: missing data or weights, a workdir of another run, too many non-finite steps.
+    """
+    finished = workdir / "model"
+    weights = Path(config.model.checkpoint) if config.model.checkpoint else None
+    if config.pretrain is not None:
+        weights = train(config.pretrain, workdir / "pretrain")
+    mesh = data_mesh()
+    images = config.data.images_per_device * jax.device_count()
+    if config.data.batch_size % images:
+        raise UserError(
+            f"data.batch_size is {config.data.batch_size}, which is no multiple of {images} images at once "
+            f"(data.images_per_device {config.data.images_per_device} on {jax.device_count()} devices)"
+        )
+    size = config.image_size or variant(config.model.variant).image_size
+    data = training_batches(config.data, size, config.seed)
+    steps_per_epoch = config.schedule.steps_per_epoch or data.samples_per_epoch // config.data.batch_size
+    if not steps_per_epoch:
+        raise UserError(
+            f"one epoch has {data.samples_per_epoch} samples, less than data.batch_size {config.data.batch_size}"
+        )
+    plan = stretches(config, steps_per_epoch)
+    model, carried = initial_model(config, weights)
+    attack = create_attack(config, variant(config.model.variant).d_model, nnx.Rngs(config.seed + 1))
+    graph, params, frozen = split_system(System(model, attack), config.optimizer)
+
+    total_steps = plan[-1].stop
+    workdir.mkdir(parents=True, exist_ok=True)
+    checkpoints = RunCheckpoints((workdir / "checkpoints").resolve(), config, fingerprint(frozen))
+    state = jax.device_put(init_state(params, config.seed, config.optimizer), replicated(mesh))
+    if (newest := checkpoints.latest()) is not None:
+        state, iterator_state = checkpoints.restore(newest, state)
+        data.iterator.set_state(iterator_state)
+    done = int(state.step)
+    on_device = jax.device_put(_store(frozen, jnp.dtype(config.runtime.compute_dtype)), replicated(mesh))
+    (workdir / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+    log = MetricsLog(workdir, resumed_at=done)
+    accumulation = micro_batches(config, jax.device_count())
+
+    with tqdm(total=total_steps, initial=done, unit="step", desc=workdir.name, dynamic_ncols=True) as bar:
+        for phase, start, stop in plan:
+            if done >= stop:
+                continue
+            step = make_step(graph, phase, config, total_steps, mesh)
+            snapshot = make_snapshot(graph, config)
+            bar.set_description(f"{workdir.name}: {phase.name}")
+            pending: list[dict[str, Any]] = []
+            clock = time.perf_counter()
+            for done in range(max(done, start) + 1, stop + 1):
+                host_batch = next(data.iterator)
+                state, metrics = step(state, on_device, shard_batch(host_batch, accumulation, mesh))
+                pending.append(metrics)
+                bar.update()
+                if done % config.runtime.log_every == 0 or done == stop:
+                    values = mean_of(jax.device_get(pending))
+                    seconds = (time.perf_counter() - clock) / len(pending)
+                    values["images_per_second"] = config.data.batch_size / seconds
+                    log.write(done, phase.name, values)
+                    bar.set_postfix(loss=f"{values['loss']:.4f}", images_s=f"{values['images_per_second']:.1f}")
+                    _stop_if_broken(state, config)
+                    pending, clock = [], time.perf_counter()
+                every = config.runtime.picture_every
+                if every and (done % every == 0 or done == stop):
+                    sample = DeviceBatch(*(jnp.asarray(x[:3]) for x in host_batch))
+                    picture = jax.device_get(snapshot(state.params, on_device, sample, state.key))
+                    draw_snapshot(picture, workdir / "pictures" / f"{done:06d}_{phase.name}.png")
+                    clock = time.perf_counter()
+                if done % config.runtime.checkpoint_every == 0 or done == stop:
+                    checkpoints.save(done, state, data.iterator.get_state())
+    checkpoints.close()
+    log.close()
+    if not finished.exists():
+        trained = merge_system(graph, jax.device_get(state.params), frozen).model
+        save_model(finished, trained, carried=carried)
+    return finished
+
+
+def _store(frozen: Any, dtype: jnp.dtype) -> Any:
+    """Frozen parameters in the type they are computed in, which halves their memory in bfloat16."""
+    return cast_for_compute({}, frozen, dtype)[1]
+
+
+def _stop_if_broken(state: TrainState, config: Config) -> None:
+    skipped = int(state.skipped)
+    if skipped >= config.optimizer.max_nonfinite_steps:
+        raise UserError(
+            f"{skipped} steps between step {int(state.first_skipped)} and step {int(state.last_skipped)} had gradients "
+            f"that were not finite (allowed: fewer than {config.optimizer.max_nonfinite_steps}); the parameters are "
+            "those of the last good step. Lower the learning rates or the attack's epsilons"
+        )

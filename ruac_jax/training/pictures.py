@@ -1,0 +1,123 @@
+"""What training looks like: image, attacked image, flow, masks, uncertainty and error of a few objects."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import matplotlib
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from ruac_jax.config import Config
+from ruac_jax.functional.resize import resize
+from ruac_jax.interaction import interact, repeat_for_objects
+from ruac_jax.model import IMAGE_MEAN, IMAGE_STD, normalize_image
+from ruac_jax.prompt_sampling import draw_initial_prompts
+from ruac_jax.training.objective import DeviceBatch
+from ruac_jax.training.system import cast_for_compute, merge_system
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402
+
+
+class Snapshot(NamedTuple):
+    """Arrays of one picture: `b` images, `k` object slots, colours in [0, 1]."""
+
+    image: Float[Array, "b h w 3"]
+    attacked: Float[Array, "b h w 3"]
+    flow: Float[Array, "b k h w 2"]
+    masks: Bool[Array, "b k h w"]
+    probability: Float[Array, "b k h w"]
+    uncertainty: Float[Array, "b k h w"]
+    valid: Bool[Array, "b k"]
+
+
+def make_snapshot(graph: nnx.GraphDef, config: Config) -> Callable[..., Snapshot]:
+    """Compiles `snapshot(params, frozen, batch, key)`: the attacked branch where there is an attack, else the clean one."""
+    dtype = jnp.dtype(config.runtime.compute_dtype)
+
+    def snapshot(params: Any, frozen: Any, batch: DeviceBatch, key: Array) -> Snapshot:
+        system = merge_system(graph, *cast_for_compute(params, frozen, dtype))
+        model = system.model
+        image = normalize_image(batch.image)
+        features = model.project(model.backbone(image.astype(dtype)))
+        attacked, masks = image, batch.masks
+        flow = jnp.zeros((*batch.masks.shape, 2), jnp.float32)
+        if system.attack is not None:
+            embedding = features.embedding.astype(jnp.float32)
+            result = system.attack(embedding, image, batch.masks, batch.valid, model.memory_encoder, None)
+            attacked, masks, flow = result.image, result.masks, result.flow
+            features = model.project(model.backbone(attacked.astype(dtype)))
+        b, k, height, width = masks.shape
+        truth = masks.reshape(b * k, height, width)
+        key_prompts, key_clicks = jax.random.split(key)
+        points, labels = draw_initial_prompts(key_prompts, truth, config.interaction)
+        rows = repeat_for_objects(features, k)
+        done = interact(model, rows, truth, points, labels, key_clicks, config.interaction, rematerialize=False)
+
+        def fine(x: Array) -> Array:
+            return resize(x[:, 0, :, :, None], (height, width), "bilinear")[..., 0].reshape(b, k, height, width)
+
+        def colours(x: Array) -> Array:
+            std, mean = jnp.asarray(IMAGE_STD, jnp.float32), jnp.asarray(IMAGE_MEAN, jnp.float32)
+            return jnp.clip(x * std[None, None, None, :] + mean[None, None, None, :], 0.0, 1.0)
+
+        return Snapshot(
+            image=colours(image),
+            attacked=colours(attacked),
+            flow=flow,
+            masks=masks,
+            probability=fine(done.distribution.probability()),
+            uncertainty=fine(done.distribution.uncertainty("analytic", mode=config.loss.variance)),
+            valid=batch.valid,
+        )
+
+    return jax.jit(snapshot)
+
+
+def draw_snapshot(snapshot: Snapshot, path: Path, rows: int = 3) -> None:
+    """Draws the first valid object of each of the first `rows` images and saves a PNG."""
+    columns = ("image", "attacked", "flow (px)", "truth", "prediction", "uncertainty", "error")
+    arrays = Snapshot(*(np.asarray(x) for x in snapshot))
+    chosen = [(i, int(np.argmax(arrays.valid[i]))) for i in range(len(arrays.image)) if arrays.valid[i].any()][:rows]
+    if not chosen:
+        return
+    figure, axes = plt.subplots(
+        len(chosen), len(columns), figsize=(2 * len(columns), 2.15 * len(chosen)), squeeze=False
+    )
+    reach = max(float(np.linalg.norm(arrays.flow, axis=-1).max()), 1e-6)
+    for axis_row, (i, k) in zip(axes, chosen, strict=True):
+        truth, probability = arrays.masks[i, k], arrays.probability[i, k]
+        panels = (
+            (arrays.image[i], {}),
+            (arrays.attacked[i], {}),
+            (flow_colours(arrays.flow[i].sum(axis=0), reach), {}),
+            (overlay(arrays.attacked[i], truth), {}),
+            (overlay(arrays.attacked[i], probability > 0.5), {}),
+            (arrays.uncertainty[i, k], {"cmap": "magma", "vmin": 0, "vmax": 1}),
+            (np.abs(probability - truth), {"cmap": "magma", "vmin": 0, "vmax": 1}),
+        )
+        for axis, (panel, style) in zip(axis_row, panels, strict=True):
+            axis.imshow(panel, interpolation="nearest", **style)
+            axis.set_axis_off()
+    for axis, title in zip(axes[0], columns, strict=True):
+        axis.set_title(title if title != "flow (px)" else f"flow, at most {reach:.1f} px", fontsize=9)
+    figure.tight_layout(pad=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def overlay(image: np.ndarray, mask: np.ndarray, colour: tuple[float, float, float] = (1.0, 0.55, 0.0)) -> np.ndarray:
+    """Tints the masked pixels of an image [h, w, 3] in [0, 1]."""
+    return np.where(mask[..., None], 0.45 * image + 0.55 * np.asarray(colour), image)
+
+
+def flow_colours(flow: np.ndarray, reach: float) -> np.ndarray:
+    """Colours a flow field [h, w, 2]: hue is its direction, saturation its length relative to `reach`."""
+    hue = (np.arctan2(flow[..., 1], flow[..., 0]) / (2 * np.pi)) % 1.0
+    length = np.clip(np.linalg.norm(flow, axis=-1) / reach, 0, 1)
+    return matplotlib.colors.hsv_to_rgb(np.stack([hue, length, np.ones_like(hue)], axis=-1))
