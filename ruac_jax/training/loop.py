@@ -14,7 +14,6 @@ from tqdm import tqdm
 from ruac_jax.config import Config
 from ruac_jax.data.sources import training_batches
 from ruac_jax.errors import UserError
-from ruac_jax.heads.weibull import WeibullHead
 from ruac_jax.model import SAM2
 from ruac_jax.sam2.variants import variant
 from ruac_jax.training.checkpoint import RunCheckpoints
@@ -24,7 +23,7 @@ from ruac_jax.training.pictures import draw_snapshot, make_snapshot
 from ruac_jax.training.state import TrainState, init_state
 from ruac_jax.training.step import data_mesh, make_step, micro_batches, replicated, shard_batch
 from ruac_jax.training.system import System, cast_for_compute, create_attack, merge_system, split_system
-from ruac_jax.weights import create_model, fingerprint, load_model, save_model
+from ruac_jax.weights import HEADS, ModelMetadata, create_model, fingerprint, load_carried, load_model, save_model
 
 
 class Stretch(NamedTuple):
@@ -46,34 +45,39 @@ def stretches(config: Config, steps_per_epoch: int) -> list[Stretch]:
     return laid_out
 
 
-def initial_model(config: Config, weights: Path | None) -> tuple[SAM2, dict[str, Any]]:
+def initial_model(config: Config, weights: Path | None) -> tuple[SAM2, ModelMetadata, dict[str, Any]]:
     """The network a run starts from.
 
     Args:
-      config: settings; a checkpoint with another head gets a fresh head of the kind that `model.head` names.
+      config: settings; a checkpoint with another head gets a fresh one of the kind that `model.head` names.
       weights: folder of a converted or trained model; None: random weights.
 
     Returns:
-      The network and the tensors its checkpoint carries for SAM2's other uses.
+      The network, what it is, and the SAM2 tensors that its checkpoint carries for other uses.
 
     Raises:
       UserError: no checkpoint there, or it holds another variant.
     """
     settings = config.model
-    head = _head_settings(config)
+    head = {
+        "kappa_range": (settings.kappa_min, settings.kappa_max),
+        "prior": (settings.prior_shape, settings.prior_rate),
+    }
+    head = head if settings.head == "weibull" else {}
+    rngs = nnx.Rngs(config.seed)
     if weights is None:
-        return create_model(settings.variant, settings.head, head, rngs=nnx.Rngs(config.seed)), {}
-    model, metadata, carried = load_model(weights)
+        metadata = ModelMetadata(settings.variant, settings.head, head)
+        return create_model(settings.variant, settings.head, head, rngs=rngs), metadata, {}
+    model, metadata = load_model(weights)
     if metadata.variant != settings.variant:
         raise UserError(
             f"{weights} holds the variant {metadata.variant!r}, model.variant is {settings.variant!r}: "
             "set one to match the other"
         )
     if metadata.head != settings.head:
-        if settings.head != "weibull":
-            raise UserError(f"{weights} holds a {metadata.head} head, which cannot become a {settings.head} head")
-        model.head = WeibullHead(variant(settings.variant).d_model, **head, rngs=nnx.Rngs(config.seed))
-    return model, carried
+        model.head = HEADS[settings.head](variant(settings.variant).d_model, **head, rngs=rngs)
+        metadata = dataclasses.replace(metadata, head=settings.head, head_settings=head)
+    return model, metadata, load_carried(weights)
 
 
 def train(config: Config, workdir: Path) -> Path:
@@ -109,13 +113,13 @@ def train(config: Config, workdir: Path) -> Path:
             f"one epoch has {data.samples_per_epoch} samples, less than data.batch_size {config.data.batch_size}"
         )
     plan = stretches(config, steps_per_epoch)
-    model, carried = initial_model(config, weights)
+    model, metadata, carried = initial_model(config, weights)
     attack = create_attack(config, variant(config.model.variant).d_model, nnx.Rngs(config.seed + 1))
     graph, params, frozen = split_system(System(model, attack), config.optimizer)
 
     total_steps = plan[-1].stop
     workdir.mkdir(parents=True, exist_ok=True)
-    checkpoints = RunCheckpoints((workdir / "checkpoints").resolve(), config, fingerprint(frozen))
+    checkpoints = RunCheckpoints((workdir / "checkpoints").resolve(), config, _fingerprint(frozen))
     state = jax.device_put(init_state(params, config.seed, config.optimizer), replicated(mesh))
     if (newest := checkpoints.latest()) is not None:
         state, iterator_state = checkpoints.restore(newest, state)
@@ -127,7 +131,7 @@ def train(config: Config, workdir: Path) -> Path:
     accumulation = micro_batches(config, jax.device_count())
 
     with tqdm(total=total_steps, initial=done, unit="step", desc=workdir.name, dynamic_ncols=True) as bar:
-        for phase, start, stop in plan:
+        for phase, _, stop in plan:
             if done >= stop:
                 continue
             step = make_step(graph, phase, config, total_steps, mesh)
@@ -135,9 +139,10 @@ def train(config: Config, workdir: Path) -> Path:
             bar.set_description(f"{workdir.name}: {phase.name}")
             pending: list[dict[str, Any]] = []
             clock = time.perf_counter()
-            for done in range(max(done, start) + 1, stop + 1):
+            while done < stop:
                 host_batch = next(data.iterator)
                 state, metrics = step(state, on_device, shard_batch(host_batch, accumulation, mesh))
+                done += 1
                 pending.append(metrics)
                 bar.update()
                 if done % config.runtime.log_every == 0 or done == stop:
@@ -160,13 +165,18 @@ def train(config: Config, workdir: Path) -> Path:
     log.close()
     if not finished.exists():
         trained = merge_system(graph, jax.device_get(state.params), frozen).model
-        save_model(finished, trained, carried=carried)
+        save_model(finished, trained, dataclasses.replace(metadata, source=str(workdir.name)), carried)
     return finished
 
 
 def _store(frozen: Any, dtype: jnp.dtype) -> Any:
     """Frozen parameters in the type they are computed in, which halves their memory in bfloat16."""
     return cast_for_compute({}, frozen, dtype)[1]
+
+
+def _fingerprint(frozen: Any) -> str:
+    leaves = jax.tree_util.tree_flatten_with_path(frozen)[0]
+    return fingerprint({tuple(entry.key for entry in path): leaf for path, leaf in leaves})
 
 
 def _stop_if_broken(state: TrainState, config: Config) -> None:

@@ -18,7 +18,8 @@ from ruac_jax.functional.warp import move_points
 from ruac_jax.interaction import Interaction, interact, repeat_for_objects
 from ruac_jax.model import normalize_image
 from ruac_jax.prompt_sampling import draw_initial_prompts, move_initial_prompts
-from ruac_jax.training.system import Group, System, cast_for_compute, merge_system
+from ruac_jax.training.groups import Group
+from ruac_jax.training.system import System, cast_for_compute, merge_system
 
 
 class Phase(NamedTuple):

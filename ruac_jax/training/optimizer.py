@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from ruac_jax.config import OptimizerConfig
-from ruac_jax.training.system import Group
+from ruac_jax.training.groups import Group
 
 _NOT_DECAYED = ("bias", "scale")
 
@@ -70,7 +70,7 @@ def apply_gradients(
       settings: rates, decay and clipping. The norm is clipped over all active groups together, or over attack and
         the rest apart (`clip_attack_apart`).
     """
-    norms = {group: optax.global_norm(gradients[group]) for group in active}
+    norms = {group: optax.tree.norm(gradients[group]) for group in active}
     finite = jnp.all(jnp.asarray([jnp.isfinite(norm) for norm in norms.values()]))
     new_params, new_state = dict(params), dict(state)
 
@@ -82,7 +82,8 @@ def apply_gradients(
         norm = jnp.sqrt(sum(norms[g] ** 2 for g in clip_with))
         shrink = jnp.minimum(1.0, settings.clip_norm / (norm + 1e-6))
         clipped = jax.tree.map(lambda g, shrink=shrink: g * shrink, gradients[group])
-        direction, moved = _direction(settings).update(clipped, state[group], params[group])
+        with jax.numpy_dtype_promotion("standard"):  # optax's bias correction raises a float to an integer power
+            direction, moved = _direction(settings).update(clipped, state[group], params[group])
         rate = learning_rate(getattr(settings, group), step, total_steps, settings)
         stepped = jax.tree.map(lambda p, d, rate=rate: p - rate * d, params[group], direction)
         new_params[group] = jax.tree.map(keep_if_finite, stepped, params[group])

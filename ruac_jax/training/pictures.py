@@ -20,7 +20,7 @@ from ruac_jax.training.objective import DeviceBatch
 from ruac_jax.training.system import cast_for_compute, merge_system
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
 
 class Snapshot(NamedTuple):
@@ -36,7 +36,7 @@ class Snapshot(NamedTuple):
 
 
 def make_snapshot(graph: nnx.GraphDef, config: Config) -> Callable[..., Snapshot]:
-    """Compiles `snapshot(params, frozen, batch, key)`: the attacked branch where there is an attack, else the clean one."""
+    """Compiles `snapshot(params, frozen, batch, key)`: the attacked branch, or the clean one if there is no attack."""
     dtype = jnp.dtype(config.runtime.compute_dtype)
 
     def snapshot(params: Any, frozen: Any, batch: DeviceBatch, key: Array) -> Snapshot:

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from ruac_jax.config import OptimizerConfig
+from ruac_jax.training.groups import Group
 from ruac_jax.training.optimizer import init_optimizer
-from ruac_jax.training.system import Group
 
 
 class TrainState(NamedTuple):

@@ -1,6 +1,6 @@
 """What is trained: the network and its attack as one module, split into parameter groups."""
 
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,17 +10,7 @@ from jaxtyping import Array
 from ruac_jax.attacks.combined import RUACAttack
 from ruac_jax.config import Config, OptimizerConfig
 from ruac_jax.model import SAM2
-
-Group = Literal["encoder", "decoder", "head", "attack", "frozen"]
-GROUPS: tuple[Group, ...] = ("encoder", "decoder", "head", "attack")
-_GROUP_OF_MODEL_PART: dict[str, Group] = {
-    "image_encoder": "encoder",
-    "sam_prompt_encoder": "decoder",
-    "sam_mask_decoder": "decoder",
-    "no_mem_embed": "decoder",
-    "head": "head",
-    "memory_encoder": "frozen",  # serves the deformation attack as it came from the checkpoint (section B.3)
-}
+from ruac_jax.training.groups import GROUPS, Group, group_of
 
 
 class System(nnx.Module):
@@ -29,13 +19,6 @@ class System(nnx.Module):
     def __init__(self, model: SAM2, attack: RUACAttack | None):
         self.model = model
         self.attack = attack
-
-
-def group_of(path: tuple[Any, ...], variable: nnx.Variable, rates: OptimizerConfig) -> Group:
-    """The parameter group of one leaf; groups with a learning rate of zero and constants count as frozen."""
-    group: Group = "attack" if path[0] == "attack" else _GROUP_OF_MODEL_PART[str(path[1])]
-    trained = isinstance(variable, nnx.Param) and group != "frozen" and getattr(rates, group) > 0
-    return group if trained else "frozen"
 
 
 def split_system(system: System, rates: OptimizerConfig) -> tuple[nnx.GraphDef, dict[Group, Any], Any]:
