@@ -10,13 +10,18 @@ class UserError(Exception):
     """Bad input: the message says what was expected, what was found and how to mend it."""
 
 
-def run_main(main: Callable[[Sequence[str]], None]) -> None:
-    """Runs a command: parses absl flags, calls `main`, turns a `UserError` into one line and exit status 1."""
+def run_main(main: Callable[[Sequence[str]], None], positional: int = 0) -> None:
+    """Runs a command: parses absl flags, calls `main`, turns a `UserError` into one line and exit status 1.
+
+    Args:
+      main: gets the command's name and the arguments that are not flags.
+      positional: how many of those there may be.
+    """
 
     def guarded(argv: Sequence[str]) -> None:
         try:
-            if len(argv) > 1:
-                raise UserError(f"unexpected argument {argv[1]!r}: settings are flags, see --help")
+            if len(argv) > 1 + positional:
+                raise UserError(f"unexpected argument {argv[1 + positional]!r}: settings are flags, see --help")
             main(argv)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
