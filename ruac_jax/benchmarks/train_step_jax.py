@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from ruac_jax.benchmarks.inputs import squares
 from ruac_jax.benchmarks.timing import report, settings_from_command_line
 from ruac_jax.config import Config, DataConfig, InteractionConfig, ModelConfig, RuntimeConfig, ScheduleConfig
 from ruac_jax.data.record import Batch
@@ -14,17 +15,6 @@ from ruac_jax.training.state import init_state
 from ruac_jax.training.step import data_mesh, make_step, replicated, shard_batch
 from ruac_jax.training.system import System, split_system
 from ruac_jax.weights import create_model
-
-
-def squares(batch: int, objects: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random images [b, s, s, 3] uint8 and one square object a slot [b, k, s, s] bool, the same for both sides."""
-    rng = np.random.default_rng(0)
-    masks = np.zeros((batch, objects, size, size), bool)
-    for index in np.ndindex(batch, objects):
-        side = size // 4
-        top, left = rng.integers(0, size - side, 2)
-        masks[index][top : top + side, left : left + side] = True
-    return rng.integers(0, 256, (batch, size, size, 3), np.uint8), masks
 
 
 def main() -> None:

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from sam2.modeling.sam2_utils import sample_box_points, sample_random_points_from_errors
 
 from ruac_jax.benchmarks.encoder_torch import build
+from ruac_jax.benchmarks.inputs import squares
 from ruac_jax.benchmarks.timing import report, settings_from_command_line
-from ruac_jax.benchmarks.train_step_jax import squares
 from ruac_jax.model import IMAGE_MEAN, IMAGE_STD
 
 
