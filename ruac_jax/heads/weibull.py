@@ -18,7 +18,7 @@ from ruac_jax.heads.distribution import (
     monte_carlo_probability,
     take_token,
 )
-from ruac_jax.sam2.layers import MLP, Conv, gelu
+from ruac_jax.sam2.layers import MLP, Conv, Linear, gelu
 
 # softplus of this is 2: kappa starts where a factor's deviation is half its mean, far from both clamps.
 _KAPPA_BIAS = math.log(math.expm1(2.0))
@@ -207,7 +207,7 @@ class WeibullHead(nnx.Module):
         self.pixel_mlp = MLP(channels, 2 * channels, channels, 2, rngs=rngs)
         self.pixel_kappa = PixelKappa(channels, rngs=rngs)
         self.token_mlp = MLP(d_model, 2 * channels, 2 * channels, 2, rngs=rngs)
-        self.token_kappa = nnx.Linear(2, 1, bias_init=nnx.initializers.constant(_KAPPA_BIAS), rngs=rngs)
+        self.token_kappa = Linear(2, 1, bias_init=nnx.initializers.constant(_KAPPA_BIAS), rngs=rngs)
 
     def __call__(self, features: DecoderFeatures) -> WeibullLogits:
         """Distribution over the logits of every mask token."""

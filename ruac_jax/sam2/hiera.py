@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from ruac_jax.functional.resize import resize
-from ruac_jax.sam2.layers import MLP, Conv, LayerNorm, attention, gelu
+from ruac_jax.sam2.layers import MLP, Conv, LayerNorm, Linear, attention, gelu
 from ruac_jax.sam2.variants import Variant
 
 
@@ -57,8 +57,8 @@ class MultiScaleAttention(nnx.Module):
     def __init__(self, dim: int, dim_out: int, num_heads: int, *, pool: bool, rngs: nnx.Rngs):
         self.num_heads = num_heads
         self.pool = pool
-        self.qkv = nnx.Linear(dim, 3 * dim_out, rngs=rngs)
-        self.proj = nnx.Linear(dim_out, dim_out, rngs=rngs)
+        self.qkv = Linear(dim, 3 * dim_out, rngs=rngs)
+        self.proj = Linear(dim_out, dim_out, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b newh neww o"]:
         """Returns half the height and width where queries are pooled, else the same."""
@@ -85,7 +85,7 @@ class MultiScaleBlock(nnx.Module):
         self.norm2 = LayerNorm(dim_out, rngs=rngs)
         self.mlp = MLP(dim_out, 4 * dim_out, dim_out, 2, activation=gelu, rngs=rngs)
         if dim != dim_out:
-            self.proj = nnx.Linear(dim, dim_out, rngs=rngs)
+            self.proj = Linear(dim, dim_out, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b newh neww o"]:
         """Applies the block."""

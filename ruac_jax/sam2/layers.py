@@ -5,6 +5,7 @@ and GELU are float32 throughout. Parameter names follow one rule against SAM2's:
 convolutions), `scale` (norms) or `embedding` (embeddings).
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -14,10 +15,15 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from ruac_jax.sam2.initializers import lecun_normal
+
 Activation = Callable[[jax.Array], jax.Array]
 
-_kernel_init = nnx.initializers.lecun_normal()
+_kernel_init = lecun_normal()
 _zeros = nnx.initializers.zeros_init()
+
+# `nnx.Linear` with weights drawn on the host.
+Linear = functools.partial(nnx.Linear, kernel_init=_kernel_init)
 
 # Above this many queries and keys attention is worth a form that never holds all scores at once.
 _LONG = 1024
@@ -64,7 +70,7 @@ class MLP(nnx.Module):
         rngs: nnx.Rngs,
     ):
         sizes = [in_features] + [hidden] * (num_layers - 1) + [out_features]
-        self.layers = nnx.List([nnx.Linear(a, b, rngs=rngs) for a, b in itertools.pairwise(sizes)])
+        self.layers = nnx.List([Linear(a, b, rngs=rngs) for a, b in itertools.pairwise(sizes)])
         self.activation = activation
         self.sigmoid_output = sigmoid_output
 

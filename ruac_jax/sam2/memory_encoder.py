@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from ruac_jax.sam2.layers import Conv, DepthwiseConv, LayerNorm, gelu
+from ruac_jax.sam2.layers import Conv, DepthwiseConv, LayerNorm, Linear, gelu
 from ruac_jax.sam2.variants import Variant
 
 
@@ -38,8 +38,8 @@ class CXBlock(nnx.Module):
     def __init__(self, features: int, *, rngs: nnx.Rngs):
         self.dwconv = DepthwiseConv(features, 7, rngs=rngs)
         self.norm = LayerNorm(features, rngs=rngs)
-        self.pwconv1 = nnx.Linear(features, 4 * features, rngs=rngs)
-        self.pwconv2 = nnx.Linear(4 * features, features, rngs=rngs)
+        self.pwconv1 = Linear(features, 4 * features, rngs=rngs)
+        self.pwconv2 = Linear(4 * features, features, rngs=rngs)
         self.gamma = nnx.Param(jnp.full((features,), 1e-6))
 
     def __call__(self, x: Float[Array, "n h w d"]) -> Float[Array, "n h w d"]:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from ruac_jax.sam2.initializers import normal
 from ruac_jax.sam2.layers import Conv, LayerNorm, gelu
 from ruac_jax.sam2.position import PositionEmbeddingRandom
 from ruac_jax.sam2.variants import Variant
@@ -21,7 +22,7 @@ STRIDE = 16
 
 def embedding(features: int, rngs: nnx.Rngs, rows: int = 1) -> nnx.Embed:
     """A table of unit normal rows: the position encodings they are added to have entries of order one."""
-    return nnx.Embed(rows, features, embedding_init=nnx.initializers.normal(1.0), rngs=rngs)
+    return nnx.Embed(rows, features, embedding_init=normal(1.0), rngs=rngs)
 
 
 class PromptEncoder(nnx.Module):

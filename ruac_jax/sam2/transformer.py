@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from ruac_jax.sam2.layers import MLP, LayerNorm, attention
+from ruac_jax.sam2.layers import MLP, LayerNorm, Linear, attention
 from ruac_jax.sam2.variants import Variant
 
 _EPSILON = 1e-5  # torch's default for nn.LayerNorm, unlike the 1e-6 of SAM2's other norms
@@ -21,10 +21,10 @@ class Attention(nnx.Module):
     def __init__(self, dim: int, num_heads: int, downsample: int = 1, *, rngs: nnx.Rngs):
         inner = dim // downsample
         self.num_heads = num_heads
-        self.q_proj = nnx.Linear(dim, inner, rngs=rngs)
-        self.k_proj = nnx.Linear(dim, inner, rngs=rngs)
-        self.v_proj = nnx.Linear(dim, inner, rngs=rngs)
-        self.out_proj = nnx.Linear(inner, dim, rngs=rngs)
+        self.q_proj = Linear(dim, inner, rngs=rngs)
+        self.k_proj = Linear(dim, inner, rngs=rngs)
+        self.v_proj = Linear(dim, inner, rngs=rngs)
+        self.out_proj = Linear(inner, dim, rngs=rngs)
 
     def __call__(
         self,
