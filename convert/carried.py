@@ -1,7 +1,7 @@
 """SAM2 tensors that the single-frame network does not compute with.
 
-Carried ones are kept, untouched, beside the parameters, so that the way back gives a whole SAM2 file again, one that the
-PyTorch video predictor loads strictly. Dropped ones only served training.
+Carried ones are kept, untouched, beside the parameters, so that the way back gives a whole SAM2 file again, one that
+the PyTorch video predictor loads strictly. Dropped ones only served training.
 """
 
 from convert.names import HYPERNETWORK_PREFIX, Shape
@@ -10,7 +10,7 @@ from convert.names import HYPERNETWORK_PREFIX, Shape
 CARRIED = {
     "memory_attention.": "attends to earlier frames of a video",
     "maskmem_tpos_enc": "tells how old a remembered frame is",
-    "no_mem_pos_enc": "position of the empty memory; unused where the empty memory is added directly",
+    "no_mem_pos_enc": "position of the empty memory, where attention reads it",
     "no_obj_ptr": "object pointer of an absent object, for later frames",
     "no_obj_embed_spatial": "marks an absent object in the memory (since SAM2.1)",
     "obj_ptr_proj.": "makes an object pointer for later frames",

@@ -1,8 +1,8 @@
 """Finds the Weibull head's tensors in a file that calls them by other names.
 
-The published RUAC weights keep their head under `sam_mask_decoder.pixel_bndl.`, with inner names that are not public. Its
-widths are, so each of our layers is looked for by its shapes: a layer is a group of tensors that share a prefix (the name
-without its last part). Exactly one group may fit each layer.
+The published RUAC weights keep their head under `sam_mask_decoder.pixel_bndl.`, with inner names that are not public.
+Its widths are, so each of our layers is looked for by its shapes: a layer is a group of tensors that share a prefix
+(the name without its last part). Exactly one group may fit each layer.
 """
 
 import math
