@@ -1,6 +1,6 @@
 """The one interface of all heads: decoder features in, a distribution over mask logits out."""
 
-from typing import Literal, NamedTuple, Protocol, Self, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -66,10 +66,10 @@ class MaskDistribution(Protocol):
     def regularizer(self) -> Float[Array, "n"]:
         """Divergence from the prior per object, not weighted; 0 where a head has none."""
 
-    def select(self, start: int, stop: int) -> Self:
+    def select(self, start: int, stop: int) -> "MaskDistribution":
         """Tokens start to stop - 1."""
 
-    def take(self, index: Int[Array, "n"]) -> Self:
+    def take(self, index: Int[Array, "n"]) -> "MaskDistribution":
         """One token per object, so that t = 1."""
 
 
