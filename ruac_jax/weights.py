@@ -197,25 +197,28 @@ def load_model(directory: str | os.PathLike[str]) -> tuple[SAM2, ModelMetadata]:
         model = abstract_model(metadata.variant, metadata.head, metadata.head_settings)
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: cannot build the model it describes: {error}") from error
-    expected = leaves(model)
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    with _checkpointer() as checkpointer:
-        found = {
-            item.name: item.shape
-            for item in jax.tree.leaves(checkpointer.metadata(path / "parameters").item_metadata.tree)
-        }
-        _compare(path, {_dotted(leaf): value.shape for leaf, value in expected.items()}, found)
-        target = {
-            _keys(leaf): jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=device)
-            for leaf, value in expected.items()
-        }
-        restored = dict(_flat(checkpointer.restore(path / "parameters", _nested(target))))
-    values = {leaf: restored[_keys(leaf)] for leaf in expected}
+    values = _restore(path / "parameters", leaves(model))
     if fingerprint(values) != metadata.fingerprint:
-        raise UserError(
-            f"{path}: the parameters are not those that were saved (fingerprint differs); the folder is damaged"
-        )
+        raise UserError(f"{path}: damaged: the parameters are not those that were saved (fingerprint differs)")
     return with_leaves(model, values), metadata
+
+
+def _restore(path: Path, expected: Mapping[LeafPath, Any]) -> dict[LeafPath, jax.Array]:
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    target = {
+        _keys(leaf): jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=device) for leaf, value in expected.items()
+    }
+    with _checkpointer() as checkpointer:
+        description = checkpointer.metadata(path).item_metadata if path.is_dir() else None
+        if description is None:
+            raise UserError(f"{path}: missing or damaged; expected the parameters of the model")
+        found = {item.name: item.shape for item in jax.tree.leaves(description.tree)}
+        _compare(path, {_dotted(leaf): value.shape for leaf, value in expected.items()}, found)
+        try:
+            restored = dict(_flat(checkpointer.restore(path, _nested(target))))
+        except Exception as error:  # Orbax raises nothing narrower for a file that it cannot decode
+            raise UserError(f"{path}: damaged: {str(error).splitlines()[0][:200]}") from error
+    return {leaf: restored[_keys(leaf)] for leaf in expected}
 
 
 def load_metadata(directory: str | os.PathLike[str]) -> ModelMetadata:
