@@ -178,9 +178,7 @@ def test_more_than_eight_overlapping_masks_survive():
 
 
 def test_no_masks_are_no_trouble(rng):
-    record = Record(
-        image=rng.integers(0, 256, (20, 30, 3), np.uint8), masks=np.zeros((0, 20, 30), bool), image_id=""
-    )
+    record = Record(image=rng.integers(0, 256, (20, 30, 3), np.uint8), masks=np.zeros((0, 20, 30), bool), image_id="")
     assert augment(record, Augmentation(), 16, rng)["masks"].shape == (0, 16, 16)
 
 
@@ -217,9 +215,7 @@ def test_saturation_pulls_from_the_pixels_own_luminance():
 def test_the_order_of_the_jitter_matters_and_is_random():
     image = np.random.default_rng(5).integers(0, 256, (16, 16, 3), np.uint8)
     jitter = Jitter(0.5, 0.5, 0.5)
-    there, back = (
-        color_jitter(image, jitter, Scripted([1.5] * 3, order)) for order in ([0, 1, 2], [2, 1, 0])
-    )
+    there, back = (color_jitter(image, jitter, Scripted([1.5] * 3, order)) for order in ([0, 1, 2], [2, 1, 0]))
     assert (there != back).any()
     drawn = {color_jitter(image, jitter, np.random.default_rng(seed)).tobytes() for seed in range(5)}
     assert len(drawn) == 5
