@@ -5,7 +5,7 @@ transpose.
 """
 
 import functools
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,13 @@ def _cubic(distance: np.ndarray) -> np.ndarray:
     return np.where(d <= 1, near, np.where(d < 2, far, 0.0))
 
 
+def _check(method: str, antialias: bool) -> None:
+    if method not in get_args(Method):
+        raise ValueError(f"unknown method {method!r}: expected one of {', '.join(get_args(Method))}")
+    if antialias and method != "bilinear":
+        raise ValueError(f"antialias is defined for 'bilinear' only, not for {method!r}")
+
+
 @functools.lru_cache(maxsize=256)
 def interpolation_matrix(source: int, target: int, method: Method, antialias: bool = False) -> np.ndarray:
     """Weights `[target, source]` (float64, rows sum to one) that resize an axis of samples.
@@ -38,10 +45,9 @@ def interpolation_matrix(source: int, target: int, method: Method, antialias: bo
     floor(i * source / target).
 
     Raises:
-        ValueError: unknown method, or antialias with a method other than "bilinear".
+        ValueError: antialias with a method other than "bilinear".
     """
-    if antialias and method != "bilinear":
-        raise ValueError(f"antialias is defined for 'bilinear' only, not for {method!r}")
+    _check(method, antialias)
     columns = np.arange(source)
     rows = np.arange(target)
     scale = source / target
@@ -56,8 +62,6 @@ def interpolation_matrix(source: int, target: int, method: Method, antialias: bo
     if antialias:
         weights = _linear((columns[None, :] - centres[:, None]) / max(scale, 1.0))
         return weights / weights.sum(axis=1, keepdims=True)
-    if method not in ("bilinear", "bicubic"):
-        raise ValueError(f"unknown method {method!r}: expected bilinear, bicubic, nearest or area")
     kernel, reach = (_linear, 1) if method == "bilinear" else (_cubic, 2)
     matrix = np.zeros((target, source))
     for offset in range(1 - reach, reach + 1):
@@ -75,8 +79,9 @@ def resize(
     "bicubic", "nearest" and "area". Products accumulate in float32.
 
     Raises:
-        ValueError: unknown method, or antialias with a method other than "bilinear".
+        ValueError: antialias with a method other than "bilinear".
     """
+    _check(method, antialias)
     height, width = size
     if x.shape[-3] != height:
         x = _along_rows(x, height, method, antialias)

@@ -25,7 +25,7 @@ class MaskDownSampler(nnx.Module):
             ]
         self.encoder = nnx.List([*layers, Conv(256, variant.d_model, 1, rngs=rngs)])
 
-    def __call__(self, x: Float[Array, "n 16*h 16*w 1"]) -> Float[Array, "n h w d"]:
+    def __call__(self, x: Float[Array, "n h16 w16 1"]) -> Float[Array, "n h w d"]:
         """Encodes mask values."""
         for layer in self.encoder:
             x = layer(x)

@@ -71,7 +71,7 @@ class PromptEncoder(nnx.Module):
             tokens = tokens + jnp.where((labels == label)[:, :, None], table.embedding[...][None, :, :], 0)
         return tokens, labels != ABSENT
 
-    def embed_mask(self, mask: Float[Array, "n 4*h 4*w"], has_mask: Bool[Array, " n"]) -> Float[Array, "n h w d"]:
+    def embed_mask(self, mask: Float[Array, "n h4 w4"], has_mask: Bool[Array, " n"]) -> Float[Array, "n h w d"]:
         """Dense embedding of low-resolution logits, or the no-mask embedding in rows without one."""
         none = self.no_mask_embed.embedding[...]
         x = mask[..., None].astype(none.dtype)
