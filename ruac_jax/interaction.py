@@ -117,9 +117,10 @@ def interact(
         return carry, (distribution, done.regularizer)
 
     if settings.corrections:  # the last one stands apart: only its distribution is kept
-        carry, _ = jax.lax.scan(
-            lambda carry, index: (correct(carry, index)[0], None), carry, jnp.arange(settings.corrections - 1)
-        )
+        if settings.corrections > 1:
+            carry, _ = jax.lax.scan(
+                lambda carry, index: (correct(carry, index)[0], None), carry, jnp.arange(settings.corrections - 1)
+            )
         carry, (distribution, last_regularizer) = correct(carry, jnp.asarray(settings.corrections - 1))
     return Interaction(
         terms=carry.terms,

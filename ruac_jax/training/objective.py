@@ -141,7 +141,8 @@ def objective(
     sums |= {f"adversarial/{name}": total(value) for name, value in harder.terms._asdict().items()}
     sums |= {"adversarial/segmentation": adversarial, "adversarial/kl": adversarial_kl}
     sums |= {"adversarial/calibration_error": error, "adversarial/calibration_uncertainty": spread}
-    sums |= {f"attack/{name}": value * valid.sum() for name, value in attack.metrics.items()}
+    objects = valid.sum().astype(jnp.float32)
+    sums |= {f"attack/{name}": value * objects for name, value in attack.metrics.items()}
 
     share = weights.adversarial
     main = (1 - share) * segmentation + kl + share * (adversarial + weights.kl * weights.kl_stream * adversarial_kl)
@@ -193,4 +194,5 @@ def _head_shares(clean: Interaction, valid: Bool[Array, "n"]) -> Sums:
     if not hasattr(clean.distribution, "clamp_shares"):
         return {}
     lower, upper = clean.distribution.clamp_shares()
-    return {"head/kappa_at_lower": lower * valid.sum(), "head/kappa_at_upper": upper * valid.sum()}
+    objects = valid.sum().astype(jnp.float32)
+    return {"head/kappa_at_lower": lower * objects, "head/kappa_at_upper": upper * objects}
