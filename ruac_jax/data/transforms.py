@@ -39,6 +39,7 @@ class Augmentation:
     second_jitter: Jitter = Jitter(0.1, 0.05, 0.05)
 
 
+FULL_AUGMENTATION = Augmentation()
 NO_AUGMENTATION = Augmentation(0.0, 0.0, 0.0, Jitter(), 0.0, Jitter())
 
 
