@@ -4,9 +4,8 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
-from ruac_jax.interaction import repeat_for_objects
 from ruac_jax.model import SAM2, ImageFeatures, Prompts, normalize_image, suppress_absent
 
 
@@ -67,18 +66,3 @@ def segment(
         iou=(decoded.iou.astype(jnp.float32) * chosen).sum(axis=1),
         token=token,
     )
-
-
-def segment_points(
-    model: SAM2,
-    image: UInt8[Array, "s s 3"],
-    points: Float[Array, "n p 2"],
-    labels: Int[Array, "n p"],
-) -> Segmentation:
-    """Segments `n` objects of one image from their points, with analytic uncertainty."""
-    features = encode(model, image[None])
-    height, width = features.high_res_s0.shape[1:3]
-    n = points.shape[0]
-    no_mask: Bool[Array, "n"] = jnp.zeros(n, bool)
-    prompts = Prompts(points, labels, jnp.zeros((n, height, width), jnp.float32), no_mask)
-    return segment(model, repeat_for_objects(features, n), prompts)

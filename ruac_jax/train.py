@@ -4,6 +4,7 @@ Every setting can be changed on the command line, e.g. `--config.data.batch_size
 with the same workdir continues where its newest checkpoint left it.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,6 +38,8 @@ def main(argv: Sequence[str]) -> None:
             model,
             config.evaluation.datasets,
             workdir / "evaluation",
+            config=dataclasses.asdict(config),
+            data_dir=config.data.data_dir,
             num_images=config.evaluation.num_images,
             pictures=config.evaluation.pictures,
         )

@@ -1,0 +1,59 @@
+"""Datasets by name: `mose`, prepared on disk, and `shapes/DOMAIN`, generated on the fly."""
+
+import jax
+
+from ruac_jax.config import DataConfig
+from ruac_jax.data.pipeline import NO_AUGMENTATION, PipelineSettings, Shard, TrainingIterator, training_iterator
+from ruac_jax.data.record import Source
+from ruac_jax.data.shapes import ShapesSource
+from ruac_jax.data.transforms import Augmentation
+from ruac_jax.errors import UserError
+
+GENERATED = "shapes/"
+
+
+def load_source(name: str, split: str, *, data_dir: str, size: int, num_images: int, clips: str = "") -> Source:
+    """Opens a dataset.
+
+    Args:
+      name: `shapes/DOMAIN` or the name of a prepared dataset.
+      split: "train" or "validation" of a generated dataset; a split of a prepared one.
+      data_dir: where prepared datasets lie.
+      size: side of generated images, px.
+      num_images: number of generated images.
+      clips: file of clip names to keep, one a line; empty: all.
+
+    Raises:
+      UserError: no such dataset, or it is not prepared; says how to get it.
+    """
+    if name.startswith(GENERATED):
+        return ShapesSource(name.removeprefix(GENERATED), split, size=size, num_images=num_images)
+    if name == "mose":
+        from ruac_jax.data.builders.mose import load_source as load_mose  # TFDS is slow to import
+
+        return load_mose(data_dir, split, clips or None)
+    raise UserError(
+        f"data.dataset is {name!r}: expected 'mose' or '{GENERATED}' and a domain, e.g. '{GENERATED}source'"
+    )
+
+
+def training_batches(config: DataConfig, size: int, seed: int) -> TrainingIterator:
+    """This process's share of the training batches, images of `size` px; errors as `load_source`."""
+    source = load_source(
+        config.dataset,
+        config.split,
+        data_dir=config.data_dir,
+        size=size,
+        num_images=config.num_images,
+        clips=config.clips,
+    )
+    settings = PipelineSettings(
+        image_size=size,
+        batch_size=config.batch_size // jax.process_count(),
+        max_objects=config.max_objects,
+        seed=seed,
+        augmentation=Augmentation() if config.augment else NO_AUGMENTATION,
+        samples_per_clip=config.samples_per_clip,
+        workers=config.workers,
+    )
+    return training_iterator(source, settings, Shard(jax.process_index(), jax.process_count()))
