@@ -28,7 +28,7 @@ class PipelineSettings:
     max_objects: int  # object slots of an image
     seed: int
     augmentation: Augmentation = FULL_AUGMENTATION
-    samples_per_clip: int = 1  # visits of a clip per epoch; without clips, of an image
+    samples_per_clip: int = 1  # visits of a clip per epoch; an image without clip is visited once
     workers: int = 0  # processes that prepare samples; 0: threads
 
 
@@ -45,7 +45,7 @@ _WHOLE = Shard()
 class FrameSampler:
     """Index of an epoch's samples: visit v of clip c, c = v modulo the number of clips; each visit draws a frame.
 
-    A source without clips counts as one clip per image.
+    In a source without clips every image is visited once.
     """
 
     def __init__(self, source: Source, samples_per_clip: int):
@@ -54,10 +54,10 @@ class FrameSampler:
             [np.asarray(frames, np.int64) for frames in source.clips] if isinstance(source, ClipSource) else None
         )
         self.clips = len(source) if self.frames is None else len(self.frames)
-        self._samples_per_clip = samples_per_clip
+        self._visits = 1 if clips is None else samples_per_clip
 
     def __len__(self) -> int:
-        return self.clips * self._samples_per_clip
+        return self.clips * self._visits
 
     def __getitem__(self, visit: int) -> int:
         return int(visit) % self.clips

@@ -89,13 +89,21 @@ def test_a_restored_iterator_continues_bit_by_bit(stop):
         ({"workers": 2}, "workers was 0, is 2"),
         ({"seed": 7}, "seed was 0, is 7"),
         ({"batch_size": 2}, "batch_size was 4, is 2"),
-        ({"samples_per_clip": 3}, "samples_per_epoch was 10, is 30"),
     ],
 )
 def test_a_state_of_other_settings_is_refused(change, message):
     state = training_iterator(Stills(), settings()).get_state()
     with pytest.raises(ValueError, match=message):
         training_iterator(Stills(), settings(**change)).set_state(state)
+
+
+def test_a_state_of_other_data_is_refused():
+    state = training_iterator(Stills(10), settings()).get_state()
+    with pytest.raises(ValueError, match="samples_per_epoch was 10, is 9"):
+        training_iterator(Stills(9), settings()).set_state(state)
+    state = training_iterator(Clips(), settings(samples_per_clip=4)).get_state()
+    with pytest.raises(ValueError, match="samples_per_epoch was 12, is 6"):
+        training_iterator(Clips(), settings(samples_per_clip=2)).set_state(state)
 
 
 def test_a_state_of_another_process_is_refused():
@@ -122,6 +130,7 @@ def test_an_epoch_of_clips_has_the_wanted_visits_and_all_usable_frames_turn_up()
     sampler = FrameSampler(Clips(), 4)
     assert len(sampler) == 12
     assert sorted(sampler[visit] for visit in range(12)) == sorted([0, 1, 2] * 4)
+    assert len(FrameSampler(Stills(10), 4)) == 10
     iterator = training_iterator(Clips(), settings(samples_per_clip=4, augmentation=NO_AUGMENTATION, batch_size=12))
     assert iterator.samples_per_epoch == 12
     frames = []
