@@ -51,7 +51,7 @@ class PixelCounts(NamedTuple):
     histogram: Int[Array, "bins"]
     uncertain: Int[Array, "thresholds 2"]
     calibration: Int[Array, "2 confidences"]
-    confidence: Int[Array, "2 n h confidences"]
+    confidence: Int[Array, "2 confidences n h"]
     sums: Int[Array, "2 sums n h"]
     ranges: Float[Array, "2 2"]
     finite: Bool[Array, ""]
@@ -84,7 +84,8 @@ def count_pixels(
     cell = ((mask | truth).astype(jnp.int32) * 2 + wrong.astype(jnp.int32)) * UNCERTAINTY_BINS + uncertainty_bin(u)
     cell = jnp.where(valid, cell, 4 * UNCERTAINTY_BINS)
     histogram = jnp.zeros(4 * UNCERTAINTY_BINS, jnp.int32).at[cell.reshape(-1)].add(1, mode="drop")
-    uncertain = [[jnp.sum((u > t) & group) for group in (right, wrong)] for t in THRESHOLDS]
+    thresholds = jnp.asarray(THRESHOLDS, u.dtype)[:, None, None, None, None]
+    uncertain = jnp.sum((u[None, None] > thresholds) & jnp.stack([right, wrong])[None], axis=(2, 3, 4))
 
     soft = jax.nn.sigmoid(jnp.where(truth, -logits, logits))
     likelihood = jnp.where(truth, p, 1.0 - p)
@@ -101,19 +102,20 @@ def count_pixels(
         "nll": nll / _NLL_SCALE,
         "brier": (1.0 - likelihood) ** 2,
     }
-    sums = jnp.stack([_row_sums(addends[name], valid) for name in _SUMS], axis=1)
+    # One array in memory: otherwise every sum would evaluate all its logarithms again.
+    stacked = jax.lax.optimization_barrier(jnp.stack([addends[name] for name in _SUMS]))
 
     confidence = jnp.maximum(p, 1.0 - p)
     bin_index = jnp.minimum((confidence * CALIBRATION_BINS).astype(jnp.int32), CALIBRATION_BINS - 1)
-    inside = [(bin_index == k) & valid for k in range(_FIRST_BIN, CALIBRATION_BINS)]
+    bins = jnp.arange(_FIRST_BIN, CALIBRATION_BINS)[:, None, None, None]
+    inside = (bin_index[None] == bins) & valid[None]
     hit = (p > 0.5) == truth
-    calibration = [[jnp.sum(pixels) for pixels in inside], [jnp.sum(pixels & hit) for pixels in inside]]
     return PixelCounts(
         histogram=histogram,
-        uncertain=jnp.array(uncertain),
-        calibration=jnp.array(calibration),
-        confidence=jnp.stack([_row_sums(confidence, pixels) for pixels in inside], axis=-1),
-        sums=sums,
+        uncertain=uncertain,
+        calibration=jnp.stack([inside.sum(axis=(1, 2, 3)), (inside & hit[None]).sum(axis=(1, 2, 3))]),
+        confidence=_row_sums(confidence[None], inside),
+        sums=_row_sums(stacked, valid[None]),
         ranges=jnp.stack([_range(u, valid), _range(soft, valid)]),
         finite=finite,
         mask=mask,
@@ -151,7 +153,7 @@ class PixelState:
             np.asarray(counts.histogram, np.int64).reshape(2, 2, -1),
             np.asarray(counts.uncertain, np.int64),
             np.asarray(counts.calibration, np.int64),
-            np.asarray(counts.confidence).sum(axis=(1, 2), dtype=np.int64),
+            np.asarray(counts.confidence).sum(axis=(2, 3), dtype=np.int64),
             np.asarray(counts.sums).sum(axis=(2, 3), dtype=np.int64),
             np.asarray(counts.ranges, np.float64),
         )
@@ -281,9 +283,9 @@ def mean_uncertainty(
     return np.where(area, inside, frame), frame
 
 
-def _row_sums(values: Float[Array, "n h w"], selected: Bool[Array, "n h w"]) -> Int[Array, "2 n h"]:
+def _row_sums(values: Float[Array, "#k n h w"], selected: Bool[Array, "#k n h w"]) -> Int[Array, "2 k n h"]:
     """Sums of values in [0, 1] along rows, as the high and low 15 bits of 2^-30 units."""
-    units = jnp.where(selected, jnp.round(values.astype(jnp.float32) * float(1 << _UNIT)).astype(jnp.int32), 0)
+    units = jnp.where(selected, jnp.round(values * float(1 << _UNIT)).astype(jnp.int32), 0)
     return jnp.stack([jnp.sum(units >> _LIMB, axis=-1), jnp.sum(units & ((1 << _LIMB) - 1), axis=-1)])
 
 
