@@ -50,9 +50,8 @@ class FrameSampler:
 
     def __init__(self, source: Source, samples_per_clip: int):
         """Takes any source; one with `clips` is sampled by clip."""
-        self.frames = (
-            [np.asarray(frames, np.int64) for frames in source.clips] if isinstance(source, ClipSource) else None
-        )
+        clips = source.clips if isinstance(source, ClipSource) else None
+        self.frames = None if clips is None else [np.asarray(frames, np.int64) for frames in clips]
         self.clips = len(source) if self.frames is None else len(self.frames)
         self._visits = 1 if clips is None else samples_per_clip
 

@@ -3,10 +3,10 @@
 import jax
 
 from ruac_jax.config import DataConfig
-from ruac_jax.data.pipeline import NO_AUGMENTATION, PipelineSettings, Shard, TrainingIterator, training_iterator
+from ruac_jax.data.pipeline import PipelineSettings, Shard, TrainingIterator, training_iterator
 from ruac_jax.data.record import Source
 from ruac_jax.data.shapes import ShapesSource
-from ruac_jax.data.transforms import Augmentation
+from ruac_jax.data.transforms import NO_AUGMENTATION, Augmentation
 from ruac_jax.errors import UserError
 
 GENERATED = "shapes/"
