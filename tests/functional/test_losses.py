@@ -65,7 +65,7 @@ def test_only_the_best_mask_learns_but_every_iou_does(rng):
         terms = segmentation_terms(logits, target, iou, score)
         return (terms.focal + terms.dice + terms.iou).sum()
 
-    by_logits, by_iou = jax.grad(loss, argnums=(0, 1))(logits, iou)
+    by_logits, by_iou = jax.jit(jax.grad(loss, argnums=(0, 1)))(logits, iou)
     felt = np.abs(by_logits).sum(axis=(2, 3)) > 0
     best = np.argmin(20 * focal_loss(logits, target) + dice_loss(logits, target), axis=1)
     np.testing.assert_array_equal(felt, np.eye(3, dtype=bool)[best])
@@ -80,7 +80,7 @@ def test_an_absent_object_teaches_its_score_alone(rng):
     def loss(logits, iou, score):
         return sum(term.sum() for term in segmentation_terms(logits, target, iou, score))
 
-    by_logits, by_iou, by_score = jax.grad(loss, argnums=(0, 1, 2))(logits, iou, score)
+    by_logits, by_iou, by_score = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(logits, iou, score)
     assert not np.any(by_logits)
     assert not np.any(by_iou)
     np.testing.assert_allclose(by_score, special.expit(np.asarray(score)), rtol=1e-5)
@@ -93,7 +93,9 @@ def test_suppressed_logits_keep_value_and_gradient_finite(size):
     def loss(logits, score):
         return sum(t.sum() for t in segmentation_terms(logits, target, jnp.zeros((1, 3)), score))
 
-    value, gradients = jax.value_and_grad(loss, argnums=(0, 1))(jnp.full((1, 3, 4, 4), size), jnp.full((1,), size))
+    value, gradients = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(
+        jnp.full((1, 3, 4, 4), size), jnp.full((1,), size)
+    )
     assert np.isfinite(value)
     assert all(np.isfinite(g).all() for g in gradients)
     wrong = 0.25 if size < 0 else 0.75  # half of the pixels pay alpha times |logit|

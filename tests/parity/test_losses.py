@@ -45,7 +45,7 @@ def test_terms_and_gradient_of_sam2s_recipe(recipe, rng, t):
     )
     ours = segmentation_terms(*map(jnp.asarray, (logits, target, iou, score)))
     # Theirs are divided by the number of objects, absent ones included.
-    expected = [float(theirs[f"loss_{name}"]) for name in ("mask", "dice", "iou", "class")]
+    expected = [float(theirs[f"loss_{name}"].detach()) for name in ("mask", "dice", "iou", "class")]
     np.testing.assert_allclose([float(term.sum()) / 5 for term in ours], expected, rtol=2e-6)
 
     def total(logits):
