@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from configs.ruac import get_config
 from convert.names import HYPERNETWORK_PREFIX, WEIBULL_PREFIX, to_flax
 from convert.sam2_to_flax import DEFAULT_CHECKPOINT, DEFAULT_OUTPUT, convert_file, convert_tensors
 from ruac_jax.errors import UserError
@@ -185,3 +186,7 @@ def test_command_line(checkpoint, tmp_path):
     assert "converting: 100%" in done.stderr
     assert "orbax" not in done.stderr
     assert load_metadata(tmp_path / "out").variant == "nano"
+
+
+def test_default_output_is_where_the_paper_s_run_looks():
+    assert get_config().model.checkpoint == DEFAULT_OUTPUT
