@@ -68,9 +68,10 @@ def draw_domain_bars(datasets: Mapping[str, Metrics], path: Path, *, groups: Map
         shown = [0.0 if value is None else scale * value for value in values]
         axes.barh(range(len(names)), shown, color=[colors[groups.get(name, "")] for name in names], height=0.7)
         for row, value in enumerate(values):
-            text = " -" if value is None else f" {scale * value:.1f}" if scale == 100 else f" {value:.3f}"
-            box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
-            axes.text(shown[row], row, text, va="center", fontsize=7, color="#222222", bbox=box)
+            text = "-" if value is None else f"{scale * value:.1f}" if scale == 100 else f"{value:.3f}"
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+            place = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "bbox": box}
+            axes.annotate(text, (shown[row], row), fontsize=7, color="#222222", **place)
         if mean.get(metric) is not None:
             axes.axvline(scale * mean[metric], color="#222222", linewidth=1, linestyle=":", label=AVERAGE)
         axes.set_xlim(0, 1.22 * max([*shown, 1e-6]))

@@ -7,7 +7,6 @@ from scipy.ndimage import gaussian_filter, zoom
 from ruac_jax.errors import UserError
 from ruac_jax.evaluation import protocol
 from ruac_jax.evaluation.protocol import DatasetState, evaluate_record, evaluate_source
-from ruac_jax.evaluation.trivial import DiskPredictor, mean_area_share
 from ruac_jax.prompts import fixed_clicks
 
 
@@ -132,16 +131,3 @@ def test_bad_records_and_predictions_name_the_image(rng):
 
     with pytest.raises(UserError, match=r"image_9.*not finite"):
         evaluate_record(Broken(), record(rng, image_id="image_9"))
-
-
-def test_disk_predictor_fills_a_disk_of_the_given_area():
-    y, x = np.mgrid[:128, :128]
-    disk = (x - 60) ** 2 + (y - 70) ** 2 <= 20**2
-    sample = {"image": np.zeros((128, 128, 3), np.uint8), "masks": disk[None], "image_id": "disk"}
-    share = mean_area_share([sample])
-    assert share == pytest.approx(np.pi * 400 / 128**2, rel=0.01)
-    result = evaluate_record(DiskPredictor(share), sample)[0].compute()
-    assert result["j"] > 0.95
-    assert result["f"] == 1
-    with pytest.raises(ValueError, match="no object"):
-        mean_area_share([])
