@@ -207,7 +207,8 @@ class WeibullHead(nnx.Module):
         self.pixel_mlp = MLP(channels, 2 * channels, channels, 2, rngs=rngs)
         self.pixel_kappa = PixelKappa(channels, rngs=rngs)
         self.token_mlp = MLP(d_model, 2 * channels, 2 * channels, 2, rngs=rngs)
-        self.token_kappa = Linear(2, 1, bias_init=nnx.initializers.constant(_KAPPA_BIAS), rngs=rngs)
+        self.token_kappa = Linear(2, 1, rngs=rngs)
+        self.token_kappa.bias[...] = jnp.full((1,), _KAPPA_BIAS, jnp.float32)
 
     def __call__(self, features: DecoderFeatures) -> WeibullLogits:
         """Distribution over the logits of every mask token."""

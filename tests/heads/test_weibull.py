@@ -110,11 +110,15 @@ def test_token_factors_are_shared_by_pixels_and_pixel_factors_by_tokens(rng):
 
 def test_monte_carlo_equals_stacked_draws(rng):
     d, key = make_distribution(rng), jax.random.key(4)
-    draws = np.stack([d.sample_logits(jax.random.fold_in(key, i)) for i in range(7)]).astype(np.float64)
+    sample = jax.jit(d.sample_logits)
+    draws = np.stack([sample(jax.random.fold_in(key, i)) for i in range(7)]).astype(np.float64)
     p = special.expit(draws).mean(axis=0)
-    np.testing.assert_allclose(d.probability("monte_carlo", samples=7, key=key), p, rtol=1e-5)
+    settings = {"samples": 7, "key": key}
+    both = jax.jit(lambda d: (d.probability("monte_carlo", **settings), d.uncertainty("monte_carlo", **settings)))
+    probability, uncertainty = both(d)
+    np.testing.assert_allclose(probability, p, rtol=1e-5)
     entropy = -(p * np.log2(p) + (1 - p) * np.log2(1 - p))
-    np.testing.assert_allclose(d.uncertainty("monte_carlo", samples=7, key=key), entropy, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(uncertainty, entropy, rtol=1e-4, atol=1e-6)
 
 
 def test_monte_carlo_takes_no_more_memory_for_more_samples(rng):
@@ -259,8 +263,8 @@ def test_settings_read_from_a_file_are_lists(rng):
     assert np.isfinite(jax.jit(lambda d: d.regularizer())(d)).all()
 
 
-def loss_of_everything(head, features, target, key):
-    d = head(features)
+def loss_of_everything(state, features, target, key):
+    d = nnx.merge(nnx.split(WeibullHead(64, rngs=nnx.Rngs(0)))[0], state)(features)
     terms = segmentation_terms(d.select(1, 4).sample_logits(key), target, features.iou[:, 1:], features.object_score)
     one = d.take(jnp.argmax(features.iou, axis=1))
     logits = one.sample_logits(key)[:, 0]
@@ -269,11 +273,19 @@ def loss_of_everything(head, features, target, key):
     return sum(x.sum() for x in (*terms, *calibration, d.regularizer())) + full
 
 
-def test_a_fresh_head_is_balanced_and_learns_everywhere(rng):
+@pytest.fixture(scope="module")
+def compiled_gradient():
+    """Of `loss_of_everything` by parameters and features, for d_model 64; compiled once, which takes a while."""
+    features = make_features(np.random.default_rng(0))
+    state = nnx.state(WeibullHead(64, rngs=nnx.Rngs(0)))
+    target, key = jnp.zeros((2, 6, 6), bool), jax.random.key(0)
+    return jax.jit(jax.grad(loss_of_everything, argnums=(0, 1))).lower(state, features, target, key).compile()
+
+
+def test_a_fresh_head_is_balanced(rng):
     means, deviations = [], []
     for seed in range(6):
-        head, features = WeibullHead(256, rngs=nnx.Rngs(seed)), make_features(rng, d_model=256)
-        d = head(features)
+        d = WeibullHead(256, rngs=nnx.Rngs(seed))(make_features(rng, d_model=256))
         logits = d.mean_logits()
         means.append(logits.mean())
         deviations.append(logits.std())
@@ -283,19 +295,17 @@ def test_a_fresh_head_is_balanced_and_learns_everywhere(rng):
     assert abs(np.mean(means)) < 0.5
     assert 0.3 < np.mean(deviations) < 3
 
-    graph, state = nnx.split(head)
-    target = jnp.asarray(rng.random((2, 6, 6)) < 0.5)
 
-    @jax.jit
-    def gradient(state):
-        return jax.grad(lambda s: loss_of_everything(nnx.merge(graph, s), features, target, jax.random.key(0)))(state)
-
-    for leaf in jax.tree.leaves(gradient(state)):
+@pytest.mark.parametrize("seed", range(3))
+def test_every_parameter_of_a_fresh_head_learns(compiled_gradient, rng, seed):
+    state, target = nnx.state(WeibullHead(64, rngs=nnx.Rngs(seed))), jnp.asarray(rng.random((2, 6, 6)) < 0.5)
+    by_state, by_features = compiled_gradient(state, make_features(rng), target, jax.random.key(seed))
+    for leaf in (*jax.tree.leaves(by_state), by_features.pixels, by_features.tokens, by_features.object_score):
         assert np.isfinite(leaf).all()
         assert np.abs(leaf).max() > 0
 
 
-def test_gradients_are_finite_without_any_evidence(rng):
+def test_gradients_are_finite_without_any_evidence(compiled_gradient, rng):
     """Features that leave z and w at exactly zero, where the straight-through rectifier still passes gradients."""
     head = WeibullHead(64, rngs=nnx.Rngs(0))
     for mlp in (head.pixel_mlp, head.token_mlp):
@@ -304,24 +314,14 @@ def test_gradients_are_finite_without_any_evidence(rng):
     d = head(features)
     assert not np.any(d.mean_logits())
     np.testing.assert_array_equal(d.uncertainty(), np.ones((2, 4, 6, 6)))  # no evidence, full uncertainty
-    graph, state = nnx.split(head)
-
-    def loss(state):
-        return loss_of_everything(nnx.merge(graph, state), features, target, jax.random.key(0))
-
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.jit(jax.grad(loss))(state)))
+    gradients = compiled_gradient(nnx.state(head), features, target, jax.random.key(0))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
 
 
-def test_the_gradient_of_head_and_losses_holds_no_scatter(rng):
-    graph, state = nnx.split(WeibullHead(64, rngs=nnx.Rngs(0)))
-    features, target = make_features(rng), jnp.asarray(rng.random((2, 6, 6)) < 0.5)
-
-    def loss(state, features):
-        return loss_of_everything(nnx.merge(graph, state), features, target, jax.random.key(0))
-
-    compiled = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(state, features).compile().as_text()
-    assert " dot(" in compiled or "custom-call" in compiled  # the text is that of the whole program
-    assert " scatter(" not in compiled
+def test_the_gradient_of_head_and_losses_holds_no_scatter(compiled_gradient):
+    text = compiled_gradient.as_text()
+    assert " dot(" in text  # the text is that of the whole program
+    assert " scatter(" not in text
 
 
 def test_distributions_pass_through_transformations(rng):
