@@ -208,16 +208,21 @@ def _restore(path: Path, expected: Mapping[LeafPath, Any]) -> dict[LeafPath, jax
     target = {
         _keys(leaf): jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=device) for leaf, value in expected.items()
     }
-    with _checkpointer() as checkpointer:
-        description = checkpointer.metadata(path).item_metadata if path.is_dir() else None
-        if description is None:
-            raise UserError(f"{path}: missing or damaged; expected the parameters of the model")
-        found = {item.name: item.shape for item in jax.tree.leaves(description.tree)}
-        _compare(path, {_dotted(leaf): value.shape for leaf, value in expected.items()}, found)
-        try:
+    if not path.is_dir():
+        raise UserError(f"{path}: missing; expected the parameters of the model")
+    try:
+        with _checkpointer() as checkpointer:
+            description = checkpointer.metadata(path).item_metadata
+            if description is None:
+                raise UserError(f"{path}: damaged: its list of arrays cannot be read")
+            found = {item.name: item.shape for item in jax.tree.leaves(description.tree)}
+            _compare(path, {_dotted(leaf): value.shape for leaf, value in expected.items()}, found)
             restored = dict(_flat(checkpointer.restore(path, _nested(target))))
-        except Exception as error:  # Orbax raises nothing narrower for a file that it cannot decode
-            raise UserError(f"{path}: damaged: {str(error).splitlines()[0][:200]}") from error
+    except UserError:
+        raise
+    except Exception as error:  # Orbax raises nothing narrower for a file that it cannot decode
+        what = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(f"{path}: damaged: {what}") from error
     return {leaf: restored[_keys(leaf)] for leaf in expected}
 
 
