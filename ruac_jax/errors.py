@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 
-from absl import app
+from absl import app, logging
 
 
 class UserError(Exception):
@@ -19,6 +19,8 @@ def run_main(main: Callable[[Sequence[str]], None], positional: int = 0) -> None
     """
 
     def guarded(argv: Sequence[str]) -> None:
+        if logging.get_verbosity() == logging.INFO:  # the default: libraries would drown our own output
+            logging.set_verbosity(logging.WARNING)
         try:
             if len(argv) > 1 + positional:
                 raise UserError(f"unexpected argument {argv[1 + positional]!r}: settings are flags, see --help")

@@ -139,6 +139,7 @@ def _report(
         versions=versions._asdict(),
         checkpoint={"path": checkpoint, "fingerprint": fingerprint},
         groups=groups,
+        curves=curves,
     )
     draw_domain_bars(results, output / "domains.png", groups=groups)
     draw_risk_coverage({name: curve["risk_coverage"] for name, curve in curves.items()}, output / "risk_coverage.png")

@@ -123,7 +123,7 @@ def train(config: Config, workdir: Path) -> Path:
     state = jax.device_put(init_state(params, config.seed, config.optimizer), replicated(mesh))
     if (newest := checkpoints.latest()) is not None:
         state, iterator_state = checkpoints.restore(newest, state)
-        data.iterator.set_state(iterator_state)
+        data.set_state(iterator_state)
     done = int(state.step)
     on_device = jax.device_put(_store(frozen, jnp.dtype(config.runtime.compute_dtype)), replicated(mesh))
     (workdir / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
@@ -140,7 +140,7 @@ def train(config: Config, workdir: Path) -> Path:
             pending: list[dict[str, Any]] = []
             clock = time.perf_counter()
             while done < stop:
-                host_batch = next(data.iterator)
+                host_batch = next(data)
                 state, metrics = step(state, on_device, shard_batch(host_batch, accumulation, mesh))
                 done += 1
                 pending.append(metrics)
@@ -160,7 +160,7 @@ def train(config: Config, workdir: Path) -> Path:
                     draw_snapshot(picture, workdir / "pictures" / f"{done:06d}_{phase.name}.png")
                     clock = time.perf_counter()
                 if done % config.runtime.checkpoint_every == 0 or done == stop:
-                    checkpoints.save(done, state, data.iterator.get_state())
+                    checkpoints.save(done, state, data.get_state())
     checkpoints.close()
     log.close()
     if not finished.exists():
