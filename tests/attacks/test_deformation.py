@@ -18,6 +18,14 @@ def memory_encoder():
     return MemoryEncoder(SMALL, rngs=nnx.Rngs(0))
 
 
+fuse = jax.jit(fuse_objects)
+
+
+@jax.jit
+def flow_of(attacker, embedding, masks, memory_encoder):
+    return attacker(embedding, masks, memory_encoder, 0.15)
+
+
 def scene(rng, size=64):
     """Two images with a large object, a tiny one and an empty slot."""
     masks = np.zeros((2, 3, size, size), bool)
@@ -40,7 +48,7 @@ def test_size_is_the_published_one_and_the_last_layer_is_zero():
 
 
 def test_starts_as_the_identity(rng, memory_encoder):
-    flow = DeformationAttacker(8, rngs=nnx.Rngs(0))(*scene(rng), memory_encoder, 0.15)
+    flow = flow_of(DeformationAttacker(8, rngs=nnx.Rngs(0)), *scene(rng), memory_encoder)
     np.testing.assert_array_equal(flow, np.zeros((2, 3, 64, 64, 2)))
 
 
@@ -49,7 +57,7 @@ def test_flow_is_bounded_without_mean_and_zero_for_empty_slots(seed, memory_enco
     rng = np.random.default_rng(seed)
     embedding, masks = scene(rng)
     attacker = randomise(DeformationAttacker(8, rngs=nnx.Rngs(0)), rng, 0.5)
-    flow = np.asarray(attacker(embedding, masks, memory_encoder, 0.15))
+    flow = np.asarray(flow_of(attacker, embedding, masks, memory_encoder))
     assert np.abs(flow).max() <= 2 * 0.15 * 16
     assert np.abs(flow[:, 0]).max() > 0.5
     np.testing.assert_array_equal(flow[:, 2], np.zeros_like(flow[:, 2]))
@@ -72,17 +80,18 @@ def test_the_mean_over_the_object_is_taken_away(rng):
 
 def test_objects_are_fused_with_masks_as_sam2_scales_them(rng, memory_encoder):
     embedding, masks = scene(rng)
-    got = fuse_objects(embedding, masks, memory_encoder)
+    got = fuse(embedding, masks, memory_encoder)
+    fuse_one = jax.jit(MemoryEncoder.fuse)
     for b, k in np.ndindex(2, 3):
-        one = memory_encoder.fuse(embedding[b][None], masks[b, k][None].astype(jnp.float32) * 20 - 10)
+        one = fuse_one(memory_encoder, embedding[b][None], masks[b, k][None].astype(jnp.float32) * 20 - 10)
         np.testing.assert_allclose(got[3 * b + k], one[0], atol=1e-5)
 
 
 def test_frozen_weights_may_be_bfloat16(rng):
     small = MemoryEncoder(SMALL, rngs=nnx.Rngs(0))
-    exact = fuse_objects(*scene(np.random.default_rng(0)), small)
+    exact = fuse(*scene(np.random.default_rng(0)), small)
     nnx.update(small, jax.tree.map(lambda x: x.astype(jnp.bfloat16), nnx.state(small, nnx.Param)))
-    rough = fuse_objects(*scene(np.random.default_rng(0)), small)
+    rough = fuse(*scene(np.random.default_rng(0)), small)
     assert rough.dtype == jnp.float32
     assert float(jnp.abs(rough - exact).max()) < 0.1 * float(jnp.abs(exact).max())
 
@@ -103,6 +112,7 @@ def test_gradient_is_reversed_and_stops_at_the_frozen_parts(rng, memory_encoder)
     # Along any direction the loss falls where the reported gradient says that it rises.
     rise = sum(float(jnp.square(g).sum()) for g in jax.tree.leaves(gradient))
     step = 1e-3 / rise**0.5
+    loss = jax.jit(loss)
     there, back = (
         loss(jax.tree.map(lambda p, g, s=s: p + s * g, params, gradient), embedding, frozen) for s in (step, -step)
     )
