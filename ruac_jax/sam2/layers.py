@@ -5,7 +5,6 @@ and GELU are float32 throughout. Parameter names follow one rule against SAM2's:
 convolutions), `scale` (norms) or `embedding` (embeddings).
 """
 
-import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -22,9 +21,6 @@ Activation = Callable[[jax.Array], jax.Array]
 _kernel_init = lecun_normal()
 _zeros = nnx.initializers.zeros_init()
 
-# `nnx.Linear` with weights drawn on the host.
-Linear = functools.partial(nnx.Linear, kernel_init=_kernel_init)
-
 # Above this many queries and keys attention is worth a form that never holds all scores at once.
 _LONG = 1024
 _QUERY_CHUNK = 256
@@ -34,6 +30,21 @@ def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """Exact (erf) GELU, as torch's default."""
     x32 = x.astype(jnp.float32)
     return (0.5 * x32 * (1.0 + jax.lax.erf(x32 * math.sqrt(0.5)))).astype(x.dtype)
+
+
+class Linear(nnx.Linear):
+    """`nnx.Linear` with weights drawn on the host, computed with all axes but the last made one.
+
+    XLA's CPU compiler would otherwise transpose the activations in memory for the gradient of the kernel, which
+    takes several times as long as the product itself.
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, rngs: nnx.Rngs):
+        super().__init__(in_features, out_features, kernel_init=_kernel_init, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "*s i"]) -> Float[Array, "*s o"]:
+        """Maps the last axis."""
+        return super().__call__(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], self.out_features)
 
 
 class LayerNorm(nnx.Module):
@@ -106,7 +117,8 @@ class Conv(nnx.Module):
         if size == self.stride and self.padding == 0:
             b, h, w, c = x.shape
             tiles = x.reshape(b, h // size, size, w // size, size, c).transpose(0, 1, 3, 2, 4, 5)
-            y = tiles.reshape(b, h // size, w // size, size * size * c) @ kernel.reshape(size * size * c, -1)
+            y = tiles.reshape(-1, size * size * c) @ kernel.reshape(size * size * c, -1)
+            y = y.reshape(b, h // size, w // size, -1)
         else:
             y = jax.lax.conv_general_dilated(
                 x,
@@ -162,7 +174,8 @@ class ConvTranspose2x2(nnx.Module):
         b, h, w, c = x.shape
         kernel = self.kernel[...]
         out = kernel.shape[-1]
-        tiles = (x @ kernel.transpose(2, 0, 1, 3).reshape(c, 4 * out)).reshape(b, h, w, 2, 2, out)
+        tiles = x.reshape(-1, c) @ kernel.transpose(2, 0, 1, 3).reshape(c, 4 * out)
+        tiles = tiles.reshape(b, h, w, 2, 2, out)
         y = tiles.transpose(0, 1, 3, 2, 4, 5).reshape(b, 2 * h, 2 * w, out)
         return y + self.bias[...][None, None, None, :]
 
