@@ -1,5 +1,6 @@
 """The training loop: phases in order, one compiled step each, logged, pictured, checkpointed and resumed exactly."""
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -127,10 +128,13 @@ def train(config: Config, workdir: Path) -> Path:
     done = int(state.step)
     on_device = jax.device_put(_store(frozen, jnp.dtype(config.runtime.compute_dtype)), replicated(mesh))
     (workdir / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
-    log = MetricsLog(workdir, resumed_at=done)
     accumulation = micro_batches(config, jax.device_count())
 
-    with tqdm(total=total_steps, initial=done, unit="step", desc=workdir.name, dynamic_ncols=True) as bar:
+    with (
+        contextlib.closing(checkpoints),
+        contextlib.closing(MetricsLog(workdir, resumed_at=done)) as log,
+        tqdm(total=total_steps, initial=done, unit="step", desc=workdir.name, dynamic_ncols=True) as bar,
+    ):
         for phase, _, stop in plan:
             if done >= stop:
                 continue
@@ -161,11 +165,9 @@ def train(config: Config, workdir: Path) -> Path:
                     clock = time.perf_counter()
                 if done % config.runtime.checkpoint_every == 0 or done == stop:
                     checkpoints.save(done, state, data.get_state())
-    checkpoints.close()
-    log.close()
     if not finished.exists():
         trained = merge_system(graph, jax.device_get(state.params), frozen).model
-        save_model(finished, trained, dataclasses.replace(metadata, source=str(workdir.name)), carried)
+        save_model(finished, trained, dataclasses.replace(metadata, source=workdir.name, source_sha256=None), carried)
     return finished
 
 

@@ -43,7 +43,7 @@ def learning_rate(peak: float, step: Int[Array, ""], total_steps: int, settings:
         decay_steps=max(total_steps, settings.warmup_steps + 1),
         end_value=settings.final_fraction * peak,
     )
-    return jnp.asarray(schedule(step), jnp.float32)
+    return jnp.asarray(schedule(step.astype(jnp.float32)), jnp.float32)
 
 
 def init_optimizer(params: dict[Group, Any], settings: OptimizerConfig) -> dict[Group, Any]:
