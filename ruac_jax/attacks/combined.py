@@ -19,7 +19,7 @@ from ruac_jax.functional.adain import Recolouring, owner_map, recolour, recolour
 from ruac_jax.functional.autodiff import reverse_gradient
 from ruac_jax.functional.graph import pool, scene_graph
 from ruac_jax.functional.resize import resize
-from ruac_jax.functional.warp import blend, corners, coverage, gather, sampling_positions, warp_masks
+from ruac_jax.functional.warp import corners, coverage, gather, sampling_positions, warp_masks
 from ruac_jax.sam2.memory_encoder import MemoryEncoder
 
 Metrics = dict[str, Float[Array, ""]]
@@ -125,22 +125,25 @@ def _compose(
     """The styled image, with each object's warp of it mixed in by its share."""
     source = jnp.concatenate([image, owner[..., None].astype(image.dtype)], axis=-1)
 
-    @jax.checkpoint  # corners are recomputed in the backward pass: kept, they would dwarf the image
-    def warp_styled(flow: jax.Array, change: Recolouring | None) -> jax.Array:
-        near = corners(sampling_positions(flow), *image.shape[1:3])
-        found = gather(source, near.index)
+    # One object, one corner at a time, recomputed in the backward pass: kept, they would dwarf the image.
+    @jax.checkpoint
+    def add_corner(total: jax.Array, corner: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        index, weight = corner
+        found = gather(source, index)
         colours = found[..., :3]
         if change is not None:
             colours = recolour(colours, found[..., 3].astype(jnp.int32), change)
-        return blend(colours, near.weight)
+        return total + weight[..., None] * colours, None
 
-    def add(total: jax.Array, item: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+    @jax.checkpoint
+    def add_object(total: jax.Array, item: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         flow, share = item
-        return total + share[..., None] * warp_styled(flow, change), None
+        near = corners(sampling_positions(flow), *image.shape[1:3])
+        weight = near.weight * share[:, None]
+        return jax.lax.scan(add_corner, total, (jnp.moveaxis(near.index, 1, 0), jnp.moveaxis(weight, 1, 0)))[0], None
 
     still = styled * (1 - shares.sum(axis=1))[..., None]
-    by_object = (jnp.moveaxis(flow, 1, 0), jnp.moveaxis(shares, 1, 0))
-    return jax.lax.scan(add, still, by_object)[0]
+    return jax.lax.scan(add_object, still, (jnp.moveaxis(flow, 1, 0), jnp.moveaxis(shares, 1, 0)))[0]
 
 
 def _flow_metrics(flow: Float[Array, "b k h w 2"], masks: Bool[Array, "b k h w"]) -> Metrics:

@@ -83,6 +83,5 @@ def recolouring(delta: Float[Array, "b s 6"], statistics: SlotStatistics) -> Rec
 
 def recolour(colours: Float[Array, "b *n 3"], owner: Int[Array, "b *n"], change: Recolouring) -> Float[Array, "b *n 3"]:
     """Applies each pixel's slot's change and clips to [-3, 3]."""
-    numbers = spread(jnp.concatenate(change, axis=-1), owner)
-    changed = colours + (colours * numbers[..., :3] + numbers[..., 3:])
+    changed = colours + (colours * spread(change.gain, owner) + spread(change.offset, owner))
     return jnp.clip(changed, -COLOUR_LIMIT, COLOUR_LIMIT)

@@ -41,7 +41,7 @@ def _neighbours(coordinate: jax.Array, size: int) -> tuple[jax.Array, jax.Array,
     return low, jnp.minimum(low + 1, size - 1), inside - first
 
 
-def gather(x: Float[Array, "b h w c"], index: Int[Array, "b 4 *n"]) -> Float[Array, "b 4 *n c"]:
+def gather(x: Float[Array, "b h w c"], index: Int[Array, "b *n"]) -> Float[Array, "b *n c"]:
     """Pixels of a constant array by row-major number."""
     b, h, w, c = x.shape
     rows = jax.lax.stop_gradient(x).reshape(b, h * w, c)
