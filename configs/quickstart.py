@@ -6,9 +6,9 @@ Score:     see docs/results.
 """
 
 from ml_collections import ConfigDict
-from ruac_jax.data.shapes import SOURCE, TARGETS
 
 from ruac_jax.config import default_config
+from ruac_jax.data.shapes import SOURCE, TARGETS
 
 
 def _shared() -> ConfigDict:
