@@ -22,6 +22,7 @@ class Deviation(NamedTuple):
     iou: float
     object_score: float
     pixels_flipped: int
+    pixels: int
     largest_logit: float
 
 
@@ -49,9 +50,8 @@ def compare(size: Variant, seed: int = 0) -> Deviation:
         logits=largest("raw", "several", "single"),
         iou=largest("several_iou", "single_iou"),
         object_score=largest("object_score"),
-        pixels_flipped=sum(
-            int(((getattr(output, n) > 0) != (getattr(truth, n) > 0)).sum()) for n in ("raw", "several", "single")
-        ),
+        pixels_flipped=int(((output.raw > 0) != (truth.raw > 0)).sum()),
+        pixels=truth.raw.size,
         largest_logit=float(np.abs(truth.raw).max()),
     )
 
@@ -70,7 +70,7 @@ def main() -> None:
             size = weights.REDUCED if name == weights.REDUCED.name else variant(name)
             d = compare(size, seed)
             print(f"| {name} | {seed} | {d.embedding:.1e} | {d.high_res:.1e} | {d.logits:.1e} | {d.iou:.1e} |", end="")
-            print(f" {d.object_score:.1e} | {d.pixels_flipped} | {d.largest_logit:.1f} |", flush=True)
+            print(f" {d.object_score:.1e} | {d.pixels_flipped} of {d.pixels} | {d.largest_logit:.1f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The network against PyTorch's sam2 in float32: modules alone, then image to masks, on weights far from initial ones.
 
 Tolerances: 1e-5 (relative RMS) on feature maps, 1e-4 (absolute) on logits of size ten, 1e-5 on the predicted IoU;
-masks are equal.
+masks are equal up to one pixel in a million.
 """
 
 import functools
@@ -197,7 +197,8 @@ def meets_the_bar(deviation):
     assert deviation.logits <= 1e-4
     assert deviation.iou <= 1e-5
     assert deviation.object_score <= 1e-4
-    assert deviation.pixels_flipped == 0
+    # Of millions of pixels of random masks a few lie within rounding of zero.
+    assert deviation.pixels_flipped <= 1e-6 * deviation.pixels
     assert deviation.largest_logit > 1
 
 
