@@ -66,7 +66,7 @@ def make_batch(images: int, objects: int = 2, seed: int = 0) -> Batch:
     valid = np.ones((images, objects), bool)
     for i in range(images):
         for k in range(objects):
-            if i % 3 == 2 and k == objects - 1:
+            if i % 3 == 0 and k == objects - 1:
                 valid[i, k] = False
                 continue
             cx, cy = rng.integers(14, SIZE - 14, 2)

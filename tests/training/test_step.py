@@ -73,10 +73,9 @@ def test_each_phase_is_compiled_once(parts, batch, config, monkeypatch):
     assert len(traces) == 1
 
 
-def test_micro_batches_share_one_normaliser(parts, batch, config, monkeypatch):
+def test_micro_batches_share_one_normaliser(parts, batch, config):
     """Objects are spread unevenly over micro-batches; the loss is still the mean over all of them."""
     graph, params, frozen = parts
-    mesh = mesh_of(1)
     sums = []
     for index in range(2):
         half = DeviceBatch(*(jnp.asarray(x[4 * index : 4 * index + 4]) for x in batch))
@@ -84,7 +83,6 @@ def test_micro_batches_share_one_normaliser(parts, batch, config, monkeypatch):
         _, channels, _ = gradients(graph, params, frozen, half, key, SEGMENTATION, config)
         sums.append(float(channels.main))
     assert batch.valid[:4].sum() != batch.valid[4:].sum()
-    del mesh
     _, metrics = take_step(parts, batch, config, SEGMENTATION, devices=1, accumulation=2)
     np.testing.assert_allclose(metrics["loss"], sum(sums) / batch.valid.sum(), rtol=1e-5)
 
