@@ -21,7 +21,7 @@ def match_head(expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> tup
       found: shapes of the file's head tensors by their name there.
 
     Returns:
-      Our name by the file's name, and the names of class biases (tensors of two values that no layer has).
+      Our name by the file's name, and the name of the class bias (a tensor of two values that no layer has), if any.
 
     Raises:
       UserError: a layer has no group that fits or several, or tensors are left over; lists all of it.
@@ -53,6 +53,8 @@ def _checked(
     rest = sorted(name for name in found if name not in names)
     class_biases = [name for name in rest if math.prod(found[name]) == 2]
     problems = problems + [f"  belongs to no layer: {name} {found[name]}" for name in rest if name not in class_biases]
+    if len(class_biases) > 1:
+        problems.append(f"  several tensors of two values, one could be the class bias: {', '.join(class_biases)}")
     if not problems and len(names) < len(pairs):
         problems = [
             f"  fits several layers: {name}" for name, count in Counter(pair[0] for pair in pairs).items() if count > 1

@@ -5,9 +5,11 @@ Our modules carry SAM2's attribute names, so a rule per kind of leaf is enough; 
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from ruac_jax.weights import abstract_model, leaves
 
 LeafPath = tuple[str | int, ...]
 Shape = tuple[int, ...]
@@ -48,6 +50,7 @@ MODULE_RULES = (
 
 HYPERNETWORK_PREFIX = MODULE_RULES[0][1]
 WEIBULL_PREFIX = MODULE_RULES[1][1]
+CLASS_BIAS = f"{WEIBULL_PREFIX}class_bias"
 
 
 class Entry(NamedTuple):
@@ -109,6 +112,12 @@ def table(shapes: Mapping[LeafPath, Shape]) -> dict[str, Entry]:
             )
         entries[found.torch_name] = found
     return entries
+
+
+def table_of(variant_name: str, head_name: str, head_settings: Mapping[str, Any] | None = None) -> dict[str, Entry]:
+    """The table of a whole network by PyTorch name; arguments and errors as in `ruac_jax.weights.abstract_model`."""
+    model = abstract_model(variant_name, head_name, head_settings)
+    return table({path: value.shape for path, value in leaves(model).items()})
 
 
 def to_torch(array: np.ndarray, found: Entry) -> np.ndarray:

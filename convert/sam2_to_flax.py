@@ -18,7 +18,7 @@ from tqdm import tqdm
 from convert.carried import CARRIED, CARRIED_WITH_WEIBULL, DROPPED, carried_shapes, reason, sam2_version
 from convert.checkpoint_files import SourceFile, read
 from convert.head_tensors import match_head
-from convert.names import HYPERNETWORK_PREFIX, WEIBULL_PREFIX, Shape, table, to_flax
+from convert.names import CLASS_BIAS, HYPERNETWORK_PREFIX, WEIBULL_PREFIX, Entry, Shape, table_of, to_flax
 from convert.recognise import recognise
 from ruac_jax.errors import UserError, run_main
 from ruac_jax.model import SAM2
@@ -60,36 +60,38 @@ def convert_tensors(tensors: Mapping[str, np.ndarray]) -> Conversion:
     variant = recognise({name: array.shape for name, array in tensors.items()})
     version = sam2_version(set(tensors))
     head = "weibull" if any(name.startswith(WEIBULL_PREFIX) for name in tensors) else "hypernetwork"
-    model = abstract_model(variant.name, head)
-    entries = table({path: value.shape for path, value in leaves(model).items()})
-    expected = {name: found.torch_shape for name, found in entries.items()}
+    settings: dict[str, bool] = {}
     carried = carried_shapes(version, variant.d_model, variant.memory_dim)
     notes = []
     if head == "weibull":
-        tensors, class_biases = _rename_head(tensors, expected)
-        carried |= {name: tensors[name].shape for name in class_biases}
-        notes += [
-            f"class bias {name} = {tensors[name].ravel().tolist()}: carried, but our head has none, so every logit "
-            "lacks the difference of the two values"
-            for name in class_biases
-            if np.any(tensors[name] != tensors[name].ravel()[0])
-        ]
+        tensors, class_bias = _rename_head(tensors, _shapes(table_of(variant.name, head)))
+        if class_bias is not None:
+            settings = {"class_bias": True}
+            notes.append(f"class bias {class_bias}: taken as (foreground, background)")
         if any(name.startswith(HYPERNETWORK_PREFIX) for name in tensors):
-            carried |= _hypernetwork_shapes(variant.name)
+            hypernetwork = _shapes(table_of(variant.name, "hypernetwork"))
+            carried |= {name: shape for name, shape in hypernetwork.items() if name.startswith(HYPERNETWORK_PREFIX)}
     if version is None:
         notes.append("no tensors of SAM2's video path: an export loads only where they are not needed")
-    _compare({name: array.shape for name, array in tensors.items()}, expected | carried)
+    entries = table_of(variant.name, head, settings)
+    _compare({name: array.shape for name, array in tensors.items()}, _shapes(entries) | carried)
     progress = tqdm(entries.items(), desc="converting", unit="tensor")
     values = {found.path: to_flax(tensors[name], found) for name, found in progress}
-    metadata = ModelMetadata(variant=variant.name, head=head, sam2_version=version)
+    metadata = ModelMetadata(variant=variant.name, head=head, head_settings=settings, sam2_version=version)
+    model = with_leaves(abstract_model(variant.name, head, settings), values)
     return Conversion(
-        with_leaves(model, values), metadata, {name: tensors[name] for name in sorted(carried)}, dropped, notes
+        model, metadata, {name: tensors[name] for name in sorted(carried)}, dropped, notes
     )
+
+
+def _shapes(entries: Mapping[str, Entry]) -> dict[str, Shape]:
+    return {name: found.torch_shape for name, found in entries.items()}
 
 
 def _rename_head(
     tensors: Mapping[str, np.ndarray], expected: Mapping[str, Shape]
-) -> tuple[dict[str, np.ndarray], list[str]]:
+) -> tuple[dict[str, np.ndarray], str | None]:
+    """Gives the head's tensors our names; also returns what the file called its class bias, None without one."""
     ours = {name: shape for name, shape in expected.items() if name.startswith(WEIBULL_PREFIX)}
     theirs = {name: array.shape for name, array in tensors.items() if name.startswith(WEIBULL_PREFIX)}
     names, class_biases = match_head(ours, theirs)
@@ -98,12 +100,9 @@ def _rename_head(
         array = tensors[name]
         same_size = array.size == np.prod(ours[new], dtype=int)
         renamed[new] = array.reshape(ours[new]) if name != new and same_size else array
-    return renamed, class_biases
-
-
-def _hypernetwork_shapes(variant_name: str) -> dict[str, Shape]:
-    entries = table({path: value.shape for path, value in leaves(abstract_model(variant_name, "hypernetwork")).items()})
-    return {name: found.torch_shape for name, found in entries.items() if name.startswith(HYPERNETWORK_PREFIX)}
+    for name in class_biases:
+        renamed[CLASS_BIAS] = renamed.pop(name).reshape(2)
+    return renamed, next(iter(class_biases), None)
 
 
 def _compare(found: Mapping[str, Shape], expected: Mapping[str, Shape]) -> None:
@@ -151,6 +150,7 @@ def convert_file(
     metadata = ModelMetadata(
         variant=conversion.metadata.variant,
         head=conversion.metadata.head,
+        head_settings=conversion.metadata.head_settings,
         sam2_version=conversion.metadata.sam2_version,
         source=source.name,
         source_sha256=file.sha256,

@@ -47,6 +47,7 @@ class AttackConfig:
 class InteractionConfig:
     """Prompts drawn in training (SAM2's recipe)."""
 
+    first_clicks: int = 1  # at most, where the first prompt is not a box
     corrections: int = 7
     box_probability: float = 0.5
     truth_probability: float = 0.1  # a correction drawn from the object instead of from the error region
@@ -281,6 +282,7 @@ _NOT_NEGATIVE = {
 _POSITIVE = {
     "model": ("kappa_min", "prior_shape", "prior_rate"),
     "attack": ("style_epsilon", "flow_epsilon"),
+    "interaction": ("first_clicks",),
     "optimizer": ("clip_norm", "max_nonfinite_steps"),
     "data": ("num_images", "samples_per_clip", "batch_size", "images_per_device", "max_objects"),
     "runtime": ("log_every", "checkpoint_every", "checkpoints_kept"),

@@ -57,12 +57,12 @@ def segment(
     token = 1 + jnp.argmax(decoded.iou[:, 1:], axis=1)
     distribution = model.head(decoded).take(token)
     logits = suppress_absent(distribution.mean_logits(), decoded.object_score)[:, 0]
-    uncertainty = distribution.uncertainty(method, mode=variance, samples=samples, key=key)[:, 0]
+    how = {"mode": variance, "samples": samples, "key": key}
     chosen = jax.nn.one_hot(token, decoded.iou.shape[1])
     return Segmentation(
         logits=logits,
-        probability=distribution.probability()[:, 0],
-        uncertainty=uncertainty,
+        probability=distribution.probability(method, **how)[:, 0],
+        uncertainty=distribution.uncertainty(method, **how)[:, 0],
         iou=(decoded.iou.astype(jnp.float32) * chosen).sum(axis=1),
         token=token,
     )

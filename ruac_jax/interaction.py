@@ -17,7 +17,7 @@ from ruac_jax.functional.resize import resize
 from ruac_jax.heads.distribution import MaskDistribution
 from ruac_jax.model import SAM2, ImageFeatures, Prompts, suppress_absent
 from ruac_jax.prompt_sampling import draw_correction
-from ruac_jax.sam2.prompt_encoder import ABSENT
+from ruac_jax.sam2.prompt_encoder import ABSENT, POSITIVE
 
 
 class Interaction(NamedTuple):
@@ -71,8 +71,8 @@ def interact(
     model: SAM2,
     features: ImageFeatures,
     truth: Bool[Array, "n h w"],
-    points: Float[Array, "n 2 2"],
-    labels: Int[Array, "n 2"],
+    points: Float[Array, "n f 2"],
+    labels: Int[Array, "n f"],
     key: PRNGKeyArray,
     settings: InteractionConfig,
     *,
@@ -85,12 +85,12 @@ def interact(
       features: one row per object.
       truth: object masks at image resolution.
       points: the first prompts, as `prompt_sampling.draw_initial_prompts` gives them.
-      labels: their labels; an object with a single point gets three mask hypotheses at the first step.
+      labels: their labels; an object without a box gets three mask hypotheses at the first step.
       key: for sampling logits and clicks.
       settings: number of corrections and how they are drawn.
       rematerialize: recompute each step in the backward pass instead of keeping its activations.
     """
-    n = truth.shape[0]
+    n, first_slots = labels.shape
     step = partial(_step, model, features, truth)
     if rematerialize:
         step = jax.checkpoint(step, static_argnums=(2,))
@@ -109,8 +109,8 @@ def interact(
     def correct(carry: _Carry, index: Array) -> tuple[_Carry, tuple[MaskDistribution, Array]]:
         key_click, key_step = jax.random.split(jax.random.fold_in(key_corrections, index))
         click, label = draw_correction(key_click, truth, carry.prediction, settings.truth_probability)
-        points = jax.lax.dynamic_update_slice_in_dim(carry.points, click[:, None], 2 + index, axis=1)
-        labels = jax.lax.dynamic_update_slice_in_dim(carry.labels, label[:, None], 2 + index, axis=1)
+        points = jax.lax.dynamic_update_slice_in_dim(carry.points, click[:, None], first_slots + index, axis=1)
+        labels = jax.lax.dynamic_update_slice_in_dim(carry.labels, label[:, None], first_slots + index, axis=1)
         done, distribution = step(Prompts(points, labels, carry.logits, jnp.ones(n, bool)), key_step, False)
         total = jax.tree.map(jnp.add, carry.terms, done.terms)
         carry = _Carry(points, labels, done.logits, done.prediction, total, carry.regularizer + done.regularizer)
@@ -136,7 +136,7 @@ def interact(
 def _step(
     model: SAM2, features: ImageFeatures, truth: Array, prompts: Prompts, key: Array, multimask: bool
 ) -> tuple[_Step, MaskDistribution]:
-    """One decoder pass; with `multimask`, objects prompted by a single point are judged on tokens 1 to 3."""
+    """One decoder pass; with `multimask`, objects without a box are judged on tokens 1 to 3."""
     decoded = model.decode(features, prompts)
     distribution = model.head(decoded)
     tokens = distribution if multimask else distribution.select(0, 1)
@@ -148,7 +148,7 @@ def _step(
     terms = segmentation_terms(fine[:, :1], truth, iou[:, :1], score)
     coarse, prediction = logits[:, 0], fine[:, 0] > 0
     if multimask:
-        several = (prompts.labels == 1).sum(axis=1) == 1  # a single point, hence no box
+        several = prompts.labels[:, 0] == POSITIVE
         several_terms = segmentation_terms(fine[:, 1:], truth, iou[:, 1:], score)
         best = jax.nn.one_hot(jnp.argmax(iou[:, 1:], axis=1), iou.shape[1] - 1)[:, :, None, None]
         chosen = (several[:, None, None], (logits[:, 1:] * best).sum(axis=1), (fine[:, 1:] * best).sum(axis=1) > 0)

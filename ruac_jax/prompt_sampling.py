@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from ruac_jax.config import InteractionConfig
-from ruac_jax.sam2.prompt_encoder import ABSENT
+from ruac_jax.sam2.prompt_encoder import ABSENT, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, POSITIVE
 
 
 def draw_pixel(key: PRNGKeyArray, region: Bool[Array, "n h w"]) -> Float[Array, "n 2"]:
@@ -36,14 +36,14 @@ def bounding_boxes(masks: Bool[Array, "n h w"]) -> Float[Array, "n 4"]:
 
 def draw_initial_prompts(
     key: PRNGKeyArray, masks: Bool[Array, "n h w"], settings: InteractionConfig
-) -> tuple[Float[Array, "n 2 2"], Int[Array, "n 2"]]:
-    """Draws the first prompt of each object: its noisy box (two corners), or one point of it (and an unused slot).
+) -> tuple[Float[Array, "n p 2"], Int[Array, "n p"]]:
+    """Draws the first prompt of each object: its noisy box (two corners), or 1 to `first_clicks` points of it.
 
     The box noise is uniform within `box_noise` of the side, at most `box_noise_limit` px; corners stay inside the
-    image.
+    image. There are as many slots as either kind needs; those that an object does not use are absent.
     """
     n, height, width = masks.shape
-    key_kind, key_noise, key_point = jax.random.split(key, 3)
+    key_kind, key_noise, key_count, key_point = jax.random.split(key, 4)
     boxes = bounding_boxes(masks)
     sides = jnp.stack([boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]], axis=1)
     reach = jnp.tile(jnp.minimum(sides * settings.box_noise, settings.box_noise_limit), (1, 2))
@@ -51,11 +51,19 @@ def draw_initial_prompts(
     limit = jnp.asarray([width - 1, height - 1, width - 1, height - 1], jnp.float32)
     corners = jnp.clip(boxes, 0.0, limit[None, :]).reshape(n, 2, 2)
 
-    point = draw_pixel(key_point, masks)
-    points = jnp.stack([point, jnp.zeros_like(point)], axis=1)
-    use_box = jax.random.bernoulli(key_kind, settings.box_probability, (n,))
-    labels = jnp.where(use_box[:, None], jnp.asarray([[2, 3]]), jnp.asarray([[1, ABSENT]]))
-    return jnp.where(use_box[:, None, None], corners, points), labels
+    slots = max(2, settings.first_clicks)
+    clicks = [draw_pixel(key, masks) for key in jax.random.split(key_point, settings.first_clicks)]
+    count = jax.random.randint(key_count, (n,), 1, settings.first_clicks + 1)
+    use_box = jax.random.bernoulli(key_kind, settings.box_probability, (n,))[:, None]
+    points = jnp.where(use_box[:, :, None], _filled(corners, slots, 0.0), _filled(jnp.stack(clicks, 1), slots, 0.0))
+    click_labels = jnp.where(jnp.arange(slots)[None, :] < count[:, None], POSITIVE, ABSENT)
+    box_labels = _filled(jnp.asarray([[BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]]), slots, ABSENT)
+    return points, jnp.where(use_box, box_labels, click_labels)
+
+
+def _filled(x: Array, slots: int, value: float) -> Array:
+    """Lengthens axis 1 to `slots`."""
+    return jnp.pad(x, ((0, 0), (0, slots - x.shape[1]), *((0, 0),) * (x.ndim - 2)), constant_values=value)
 
 
 def draw_correction(
@@ -89,10 +97,10 @@ def on_mask(points: Float[Array, "n 2"], masks: Bool[Array, "n h w"]) -> Bool[Ar
 
 def move_initial_prompts(
     key: PRNGKeyArray,
-    moved: Float[Array, "n 2 2"],
-    labels: Int[Array, "n 2"],
+    moved: Float[Array, "n p 2"],
+    labels: Int[Array, "n p"],
     masks: Bool[Array, "n h w"],
-) -> Float[Array, "n 2 2"]:
+) -> Float[Array, "n p 2"]:
     """Puts the clean branch's first prompts onto the deformed objects (docs/method.md, adversarial prompts).
 
     Args:
@@ -102,10 +110,14 @@ def move_initial_prompts(
       masks: the deformed objects.
 
     Returns:
-      Boxes spanned by their moved corners; points that still lie on their object, else a fresh one.
+      Boxes spanned by their moved corners; points that still lie on their object, else fresh ones.
     """
-    is_box = (labels[:, :1] == 2)[:, :, None]
-    box = jnp.stack([moved.min(axis=1), moved.max(axis=1)], axis=1)
-    missed = ~on_mask(moved[:, 0], masks) & masks.any(axis=(1, 2))
-    point = jnp.where(missed[:, None], draw_pixel(key, masks), moved[:, 0])
-    return jnp.where(is_box, box, jnp.stack([point, moved[:, 1]], axis=1))
+    slots = moved.shape[1]
+    is_box = (labels[:, :1] == BOX_TOP_LEFT)[:, :, None]
+    corners = moved[:, :2]
+    box = _filled(jnp.stack([corners.min(axis=1), corners.max(axis=1)], axis=1), slots, 0.0)
+    points = []
+    for slot, key_slot in enumerate(jax.random.split(key, slots)):
+        missed = ~on_mask(moved[:, slot], masks) & masks.any(axis=(1, 2)) & (labels[:, slot] == POSITIVE)
+        points.append(jnp.where(missed[:, None], draw_pixel(key_slot, masks), moved[:, slot]))
+    return jnp.where(is_box, box, jnp.stack(points, axis=1))

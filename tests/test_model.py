@@ -11,6 +11,7 @@ from flax import nnx
 from ruac_jax.model import SAM2, Prompts, normalize_image, stable_token, suppress_absent
 from ruac_jax.sam2.prompt_encoder import ABSENT
 from ruac_jax.sam2.variants import VARIANTS, variant
+from ruac_jax.weights import create_model
 from tests.parity import scenes
 from tests.parity.weights import REDUCED, abstract_model, cast, jax_model
 
@@ -228,3 +229,15 @@ def test_stable_token():
     logits = jnp.asarray(np.stack([steep, shaky, nearly, empty]).reshape(4, 1, 10, 10).repeat(4, axis=1), jnp.float32)
     iou = jnp.array([[0.9, 0.1, 0.2, 0.3]] * 4)
     np.testing.assert_array_equal(stable_token(logits, iou), [0, 3, 0, 0])
+
+
+def test_a_fresh_network_hears_the_click(rng):
+    """Without it a network trained from scratch learns to ignore its prompts (sam2/transformer.py, sam2/neck.py)."""
+    graph, state = nnx.split(create_model("nano", "hypernetwork", rngs=nnx.Rngs(0)))
+    image = normalize_image(jnp.asarray(rng.integers(0, 256, (1, 128, 128, 3), np.uint8)))
+    points = jnp.asarray([[[30.0, 30.0]], [[90.0, 70.0]]])
+    prompts = Prompts(points, jnp.ones((2, 1), jnp.int32), jnp.zeros((2, 32, 32)), jnp.zeros(2, bool))
+    _, decoded, _ = run(graph, state, image, prompts)
+    pixels = np.asarray(decoded.pixels)
+    assert np.sqrt(np.mean((pixels[0] - pixels[1]) ** 2)) > 0.2 * np.std(pixels)
+    assert (np.asarray(decoded.object_score) > 0).all()

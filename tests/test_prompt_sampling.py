@@ -69,6 +69,22 @@ def test_initial_prompts_are_noisy_boxes_or_points_of_the_object():
     assert bool(on_mask(jnp.asarray(points[~is_box][:, 0]), masks[: (~is_box).sum()]).all())
 
 
+def test_first_clicks_are_one_to_several_points_of_the_object(rng):
+    masks = jnp.asarray(rng.random((600, 12, 17)) < 0.3)
+    settings = InteractionConfig(first_clicks=3, box_probability=0.4)
+    points, labels = draw_initial_prompts(jax.random.key(0), masks, settings)
+    labels = np.asarray(labels)
+    is_box = labels[:, 0] == 2
+    np.testing.assert_array_equal(labels[is_box], np.tile([2, 3, ABSENT], (is_box.sum(), 1)))
+    clicked = labels[~is_box]
+    assert set(map(tuple, clicked)) == {(1, ABSENT, ABSENT), (1, 1, ABSENT), (1, 1, 1)}
+    counts = np.bincount((clicked == 1).sum(axis=1))[1:]
+    assert stats.chisquare(counts).pvalue > 1e-3
+    for slot in range(3):
+        used = labels[:, slot] == 1
+        assert bool(on_mask(points[used, slot], masks[used]).all())
+
+
 def test_box_corners_stay_in_the_image():
     masks = jnp.ones((200, 32, 48), bool)
     points, _ = draw_initial_prompts(jax.random.key(0), masks, InteractionConfig(box_probability=1.0))
@@ -108,3 +124,11 @@ def test_moved_prompts_stay_on_their_object():
     np.testing.assert_array_equal(points[0], moved[0])
     assert bool(on_mask(points[:, 0], masks)[1])
     np.testing.assert_array_equal(points[2], [[4.0, 4.5], [9.0, 8.5]])
+
+
+def test_every_click_that_missed_is_drawn_again():
+    masks = jnp.zeros((1, 20, 20), bool).at[:, 5:9, 5:9].set(True)
+    moved = jnp.asarray([[[6.0, 6.0], [15.0, 15.0], [1.0, 1.0]]])
+    points = move_initial_prompts(jax.random.key(0), moved, jnp.asarray([[1, 1, ABSENT]]), masks)
+    np.testing.assert_array_equal(points[0, [0, 2]], moved[0, [0, 2]])
+    assert bool(on_mask(points[:, 1], masks)[0])

@@ -5,12 +5,15 @@ Mirrors the last step of sam2/modeling/sam/mask_decoder.py (`output_hypernetwork
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx, struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ruac_jax.functional.uncertainty import entropy_of_logits
 from ruac_jax.heads.distribution import DecoderFeatures, UncertaintyMethod, VarianceMode, take_token
 from ruac_jax.sam2.layers import MLP
+
+SAM2_PREFIX = "sam_mask_decoder.output_hypernetworks_mlps."
 
 
 @struct.dataclass
@@ -82,3 +85,13 @@ class HypernetworkHead(nnx.Module):
         tokens, pixels = features.tokens.astype(jnp.float32), features.pixels.astype(jnp.float32)
         weights = jnp.stack([mlp(tokens[:, i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], axis=1)
         return PointMass(jnp.einsum("ntc,nhwc->nthw", weights, pixels, precision=jax.lax.Precision.HIGHEST))
+
+    def sam2_tensors(self) -> dict[str, np.ndarray]:
+        """The parameters under SAM2's names, in PyTorch's layout: kept where another head takes this one's place."""
+        tensors = {}
+        for i, mlp in enumerate(self.output_hypernetworks_mlps):
+            for j, layer in enumerate(mlp.layers):
+                name = f"{SAM2_PREFIX}{i}.layers.{j}"
+                tensors[f"{name}.weight"] = np.asarray(layer.kernel[...]).T
+                tensors[f"{name}.bias"] = np.asarray(layer.bias[...])
+        return tensors

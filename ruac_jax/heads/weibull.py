@@ -26,7 +26,7 @@ _KAPPA_BIAS = math.log(math.expm1(2.0))
 
 @struct.dataclass
 class WeibullLogits:
-    """Distribution of l = sum_c Z_c (W_fg,c - W_bg,c) with independent Weibull factors, as a `MaskDistribution`.
+    """Distribution of l = sum_c Z_c (W_fg,c - W_bg,c) + offset with independent Weibull factors, a `MaskDistribution`.
 
     Attributes:
       pixel_mean: E[Z] >= 0.
@@ -35,6 +35,7 @@ class WeibullLogits:
       token_kappa: shape of W, one for both classes.
       kappa_range: the clamp the shapes went through.
       prior: shape a and rate b of the Gamma prior of every factor.
+      offset: difference of the class biases, where a head has any.
     """
 
     # JAX rebuilds pytrees with placeholders for leaves, which a run-time check of the fields would refuse.
@@ -46,10 +47,11 @@ class WeibullLogits:
     token_kappa: Float[Array, "n t 1 c"]
     kappa_range: tuple[float, float] = struct.field(pytree_node=False)
     prior: tuple[float, float] = struct.field(pytree_node=False)
+    offset: Float[Array, ""] | None = None
 
     def mean_logits(self) -> Float[Array, "n t h w"]:
         """Exact mean, the factors being independent."""
-        return _contract(_foreground_minus_background(self.token_mean), self.pixel_mean)
+        return self._logits(self.token_mean, self.pixel_mean)
 
     def variance(self, mode: VarianceMode = "product") -> Float[Array, "n t h w"]:
         """Variance of the logits.
@@ -77,7 +79,11 @@ class WeibullLogits:
         key_pixel, key_token = jax.random.split(key)
         z = weibull.sample(key_pixel, weibull.scale_from_mean(self.pixel_mean, self.pixel_kappa), self.pixel_kappa)
         w = weibull.sample(key_token, weibull.scale_from_mean(self.token_mean, self.token_kappa), self.token_kappa)
-        return _contract(_foreground_minus_background(w), z)
+        return self._logits(w, z)
+
+    def _logits(self, w: jax.Array, z: jax.Array) -> jax.Array:
+        logits = _contract(_foreground_minus_background(w), z)
+        return logits if self.offset is None else logits + self.offset
 
     def probability(
         self,
@@ -183,6 +189,7 @@ class WeibullHead(nnx.Module):
       pixel_kappa: two 3x3 convolutions on the rectified means.
       token_mlp: d-2c-2c, epistemic stream; the output is [2 classes, c], foreground first.
       token_kappa: linear map of the two classes' means of a channel.
+      class_bias: added to the logits of foreground and background; only where a checkpoint comes with it.
     """
 
     def __init__(
@@ -190,6 +197,7 @@ class WeibullHead(nnx.Module):
         d_model: int,
         kappa_range: Sequence[float] = (0.1, 10.0),
         prior: Sequence[float] = (1.0, 3.0),
+        class_bias: bool = False,
         *,
         rngs: nnx.Rngs,
     ):
@@ -199,6 +207,7 @@ class WeibullHead(nnx.Module):
           d_model: width of the tokens, a multiple of 8.
           kappa_range: clamp of both streams' shapes, lower and upper.
           prior: shape and rate of the Gamma prior.
+          class_bias: has two more parameters, which the published weights may bring along.
           rngs: for the initial weights.
         """
         channels = d_model // 8
@@ -209,6 +218,7 @@ class WeibullHead(nnx.Module):
         self.token_mlp = MLP(d_model, 2 * channels, 2 * channels, 2, rngs=rngs)
         self.token_kappa = Linear(2, 1, rngs=rngs)
         self.token_kappa.bias[...] = jnp.full((1,), _KAPPA_BIAS, jnp.float32)
+        self.class_bias = nnx.Param(jnp.zeros(2)) if class_bias else None
 
     def __call__(self, features: DecoderFeatures) -> WeibullLogits:
         """Distribution over the logits of every mask token."""
@@ -223,6 +233,7 @@ class WeibullHead(nnx.Module):
             token_kappa=self._shape(self.token_kappa(w.swapaxes(2, 3)).swapaxes(2, 3)),
             kappa_range=self.kappa_range,
             prior=self.prior,
+            offset=None if self.class_bias is None else self.class_bias[0] - self.class_bias[1],
         )
 
     def _shape(self, raw: jax.Array) -> jax.Array:

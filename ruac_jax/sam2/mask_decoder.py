@@ -14,6 +14,8 @@ from ruac_jax.sam2.prompt_encoder import embedding
 from ruac_jax.sam2.transformer import TwoWayTransformer
 from ruac_jax.sam2.variants import Variant
 
+_FRESH_OBJECT_SCORE = 4.0
+
 
 class MaskDecoder(nnx.Module):
     """From the image embedding and prompt embeddings to upscaled features, mask tokens and scores."""
@@ -40,6 +42,8 @@ class MaskDecoder(nnx.Module):
             d, variant.iou_hidden_dim, variant.num_mask_tokens, 3, sigmoid_output=True, rngs=rngs
         )
         self.pred_obj_score_head = MLP(d, d, 1, 3, rngs=rngs)
+        # A fresh network takes objects to be there: where it does not, masks get no gradient (`suppress_absent`).
+        self.pred_obj_score_head.layers[-1].bias[...] = jnp.full((1,), _FRESH_OBJECT_SCORE, jnp.float32)
 
     def __call__(
         self,

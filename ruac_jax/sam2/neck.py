@@ -15,12 +15,15 @@ from ruac_jax.sam2.variants import Variant
 
 Levels = tuple[Float[Array, "b h4 w4 d"], Float[Array, "b h8 w8 d"], Float[Array, "b h16 w16 d"]]
 
+_FRESH_SCALE = 0.1  # keeps fresh features well below the position encodings, which they would otherwise drown
+
 
 class Lateral(nnx.Module):
     """One 1x1 convolution, under the name that SAM2 gives it."""
 
     def __init__(self, in_features: int, out_features: int, *, rngs: nnx.Rngs):
         self.conv = Conv(in_features, out_features, 1, rngs=rngs)
+        self.conv.kernel[...] *= _FRESH_SCALE
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h w o"]:
         """Projects the channels."""

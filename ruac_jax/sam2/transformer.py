@@ -1,8 +1,11 @@
 """Two-way transformer between prompt tokens and the image embedding.
 
-Mirrors sam2/modeling/sam/transformer.py without the rotary attention (video only). Deviation: a mask over the
-tokens hides absent prompt slots as keys, which makes the result independent of how many there are.
+Mirrors sam2/modeling/sam/transformer.py without the rotary attention (video only). Deviations: a mask over the
+tokens hides absent prompt slots as keys, which makes the result independent of how many there are; fresh weights
+attend to like from the start, see `Attention`.
 """
+
+import math
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +19,23 @@ _EPSILON = 1e-5  # torch's default for nn.LayerNorm, unlike the 1e-6 of SAM2's o
 
 
 class Attention(nnx.Module):
-    """Multi-head attention at an inner width of `dim / downsample`."""
+    """Multi-head attention at an inner width of `dim / downsample`.
+
+    Fresh queries and keys share their kernel, so that a token attends to itself and, through the position encodings,
+    to its own place. Drawn apart they would meet at random: tokens then blur into their mean, a click drowns in the
+    colours of the image, and a network trained from scratch settles on segmenting everything, whatever is clicked.
+    """
 
     def __init__(self, dim: int, num_heads: int, downsample: int = 1, *, rngs: nnx.Rngs):
         inner = dim // downsample
         self.num_heads = num_heads
         self.q_proj = Linear(dim, inner, rngs=rngs)
         self.k_proj = Linear(dim, inner, rngs=rngs)
+        # A token of unit size meets itself with a logit near 6 at 32 channels a head; so does, at 16, what shares the
+        # position encoding with it, half of its square.
+        shared = self.q_proj.kernel[...] * (1.0 if downsample == 1 else math.sqrt(3.0))
+        self.q_proj.kernel[...] = shared
+        self.k_proj.kernel[...] = jnp.array(shared, copy=True)  # one buffer cannot be donated twice
         self.v_proj = Linear(dim, inner, rngs=rngs)
         self.out_proj = Linear(inner, dim, rngs=rngs)
 

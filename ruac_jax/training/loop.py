@@ -15,6 +15,7 @@ from tqdm import tqdm
 from ruac_jax.config import Config
 from ruac_jax.data.sources import training_batches
 from ruac_jax.errors import UserError
+from ruac_jax.heads.hypernetwork import SAM2_PREFIX, HypernetworkHead
 from ruac_jax.model import SAM2
 from ruac_jax.sam2.variants import variant
 from ruac_jax.training.checkpoint import RunCheckpoints
@@ -50,7 +51,8 @@ def initial_model(config: Config, weights: Path | None) -> tuple[SAM2, ModelMeta
     """The network a run starts from.
 
     Args:
-      config: settings; a checkpoint with another head gets a fresh one of the kind that `model.head` names.
+      config: settings; a checkpoint with another head gets a fresh one of the kind that `model.head` names. Kappa's
+        range and the prior are always taken from here.
       weights: folder of a converted or trained model; None: random weights.
 
     Returns:
@@ -75,10 +77,16 @@ def initial_model(config: Config, weights: Path | None) -> tuple[SAM2, ModelMeta
             f"{weights} holds the variant {metadata.variant!r}, model.variant is {settings.variant!r}: "
             "set one to match the other"
         )
-    if metadata.head != settings.head:
-        model.head = HEADS[settings.head](variant(settings.variant).d_model, **head, rngs=rngs)
-        metadata = dataclasses.replace(metadata, head=settings.head, head_settings=head)
-    return model, metadata, load_carried(weights)
+    carried = load_carried(weights)
+    if metadata.head == settings.head:
+        for name, value in head.items():
+            setattr(model.head, name, value)
+        return model, dataclasses.replace(metadata, head_settings=metadata.head_settings | head), carried
+    carried = {name: array for name, array in carried.items() if not name.startswith(SAM2_PREFIX)}
+    if isinstance(model.head, HypernetworkHead):
+        carried |= model.head.sam2_tensors()
+    model.head = HEADS[settings.head](variant(settings.variant).d_model, **head, rngs=rngs)
+    return model, dataclasses.replace(metadata, head=settings.head, head_settings=head), carried
 
 
 def train(config: Config, workdir: Path) -> Path:
@@ -129,6 +137,7 @@ def train(config: Config, workdir: Path) -> Path:
     on_device = jax.device_put(_store(frozen, jnp.dtype(config.runtime.compute_dtype)), replicated(mesh))
     (workdir / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
     accumulation = micro_batches(config, jax.device_count())
+    snapshot = make_snapshot(graph, config)
 
     with (
         contextlib.closing(checkpoints),
@@ -139,7 +148,6 @@ def train(config: Config, workdir: Path) -> Path:
             if done >= stop:
                 continue
             step = make_step(graph, phase, config, total_steps, mesh)
-            snapshot = make_snapshot(graph, config)
             bar.set_description(f"{workdir.name}: {phase.name}")
             pending: list[dict[str, Any]] = []
             clock = time.perf_counter()

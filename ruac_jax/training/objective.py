@@ -125,7 +125,7 @@ def objective(
         key_attack,
     )
     moved_truth = attack.masks.reshape(truth.shape)
-    slots = (*batch.valid.shape, 2, 2)
+    slots = (*batch.valid.shape, *points.shape[1:])
     moved = move_points(points.reshape(slots), attack.flow).reshape(points.shape)
     moved = move_initial_prompts(key_moved, moved, labels, moved_truth)
     harder = run(model.project(model.backbone(attack.image.astype(dtype))), moved_truth, moved, key_adversarial)

@@ -6,21 +6,20 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import matplotlib
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
+from matplotlib.colors import hsv_to_rgb
+from matplotlib.figure import Figure
 
 from ruac_jax.config import Config
+from ruac_jax.evaluation.figures import overlay
 from ruac_jax.functional.resize import resize
 from ruac_jax.interaction import interact, repeat_for_objects
 from ruac_jax.model import IMAGE_MEAN, IMAGE_STD, normalize_image
 from ruac_jax.prompt_sampling import draw_initial_prompts
 from ruac_jax.training.objective import DeviceBatch
 from ruac_jax.training.system import cast_for_compute, merge_system
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 
 class Snapshot(NamedTuple):
@@ -85,18 +84,18 @@ def draw_snapshot(snapshot: Snapshot, path: Path, rows: int = 3) -> None:
     chosen = [(i, int(np.argmax(arrays.valid[i]))) for i in range(len(arrays.image)) if arrays.valid[i].any()][:rows]
     if not chosen:
         return
-    figure, axes = plt.subplots(
-        len(chosen), len(columns), figsize=(2 * len(columns), 2.15 * len(chosen)), squeeze=False
-    )
+    figure = Figure(figsize=(2 * len(columns), 2.15 * len(chosen)), layout="constrained")
+    axes = figure.subplots(len(chosen), len(columns), squeeze=False)
     reach = max(float(np.linalg.norm(arrays.flow, axis=-1).max()), 1e-6)
     for axis_row, (i, k) in zip(axes, chosen, strict=True):
         truth, probability = arrays.masks[i, k], arrays.probability[i, k]
+        attacked = (255 * arrays.attacked[i]).astype(np.uint8)
         panels = (
             (arrays.image[i], {}),
             (arrays.attacked[i], {}),
             (flow_colours(arrays.flow[i].sum(axis=0), reach), {}),
-            (overlay(arrays.attacked[i], truth), {}),
-            (overlay(arrays.attacked[i], probability > 0.5), {}),
+            (overlay(attacked, truth[None]), {}),
+            (overlay(attacked, probability[None] > 0.5), {}),
             (arrays.uncertainty[i, k], {"cmap": "magma", "vmin": 0, "vmax": 1}),
             (np.abs(probability - truth), {"cmap": "magma", "vmin": 0, "vmax": 1}),
         )
@@ -105,19 +104,12 @@ def draw_snapshot(snapshot: Snapshot, path: Path, rows: int = 3) -> None:
             axis.set_axis_off()
     for axis, title in zip(axes[0], columns, strict=True):
         axis.set_title(title if title != "flow (px)" else f"flow, at most {reach:.1f} px", fontsize=9)
-    figure.tight_layout(pad=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
-    plt.close(figure)
-
-
-def overlay(image: np.ndarray, mask: np.ndarray, colour: tuple[float, float, float] = (1.0, 0.55, 0.0)) -> np.ndarray:
-    """Tints the masked pixels of an image [h, w, 3] in [0, 1]."""
-    return np.where(mask[..., None], 0.45 * image + 0.55 * np.asarray(colour), image)
 
 
 def flow_colours(flow: np.ndarray, reach: float) -> np.ndarray:
     """Colours a flow field [h, w, 2]: hue is its direction, saturation its length relative to `reach`."""
     hue = (np.arctan2(flow[..., 1], flow[..., 0]) / (2 * np.pi)) % 1.0
     length = np.clip(np.linalg.norm(flow, axis=-1) / reach, 0, 1)
-    return matplotlib.colors.hsv_to_rgb(np.stack([hue, length, np.ones_like(hue)], axis=-1))
+    return hsv_to_rgb(np.stack([hue, length, np.ones_like(hue)], axis=-1))

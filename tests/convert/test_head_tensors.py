@@ -69,6 +69,11 @@ def test_our_own_names_need_no_search(ours):
     assert class_biases == [f"{PREFIX}class_bias"]
 
 
+def test_two_class_biases_are_refused(ours):
+    with pytest.raises(UserError, match=r"could be the class bias: \S+\.a, \S+\.b"):
+        match_head(ours, UNFAMILIAR | {f"{PREFIX}a": (2,), f"{PREFIX}b": (1, 2)})
+
+
 def test_two_candidates_are_refused(ours):
     second = {f"{PREFIX}other.weight": (64, 64), f"{PREFIX}other.bias": (64,)}
     with pytest.raises(UserError, match=r"several fit \S*token_mlp\.layers\.1 .*other\.weight.*tok\.fc_b\.weight"):

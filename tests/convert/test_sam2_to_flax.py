@@ -129,15 +129,10 @@ def test_published_layout(nano_tensors, rng):
     for path, value in leaves(expected.model).items():
         np.testing.assert_array_equal(leaves(found.model)[path], value)
     assert found.dropped.keys() == {"style_attacker.w", "deform_attacker.w", "style_gcn.w"}
-    assert found.carried.keys() == expected.carried.keys() | hypernetwork.keys() | {f"{WEIBULL_PREFIX}out_bias"}
-    assert len(found.notes) == 1
-    assert "class bias" in found.notes[0]
-    assert "[0.5, -0.25]" in found.notes[0]
-
-
-def test_class_bias_without_effect_needs_no_note(nano_tensors):
-    tensors = nano_tensors("weibull", "2.1") | {f"{WEIBULL_PREFIX}out_bias": np.zeros(2, np.float32)}
-    assert convert_tensors(tensors).notes == []
+    np.testing.assert_array_equal(found.model.head.class_bias[...], [0.5, -0.25])
+    assert found.metadata.head_settings == {"class_bias": True}
+    assert found.carried.keys() == expected.carried.keys() | hypernetwork.keys()
+    assert found.notes == [f"class bias {WEIBULL_PREFIX}out_bias: taken as (foreground, background)"]
 
 
 def test_ambiguous_head_is_refused(nano_tensors):

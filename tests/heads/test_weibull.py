@@ -332,3 +332,15 @@ def test_distributions_pass_through_transformations(rng):
     jax.tree.map(np.testing.assert_array_equal, carried, d)
     logits = jax.vmap(lambda d: d.mean_logits())(jax.tree.map(lambda x: jnp.stack([x, x]), d))
     np.testing.assert_allclose(logits[1], d.mean_logits(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_class_bias_shifts_every_logit_by_its_difference(rng):
+    plain, biased = (WeibullHead(64, class_bias=flag, rngs=nnx.Rngs(0)) for flag in (False, True))
+    biased.class_bias[...] = jnp.asarray([0.75, -0.5])
+    features, key = make_features(rng), jax.random.key(1)
+    np.testing.assert_allclose(biased(features).mean_logits(), plain(features).mean_logits() + 1.25, rtol=1e-6)
+    shifted = biased(features).take(jnp.asarray([1, 2])).sample_logits(key)
+    np.testing.assert_allclose(shifted, plain(features).take(jnp.asarray([1, 2])).sample_logits(key) + 1.25, rtol=1e-6)
+    np.testing.assert_array_equal(biased(features).variance("full"), plain(features).variance("full"))
+    sizes = [sum(x.size for x in jax.tree.leaves(nnx.state(head, nnx.Param))) for head in (plain, biased)]
+    assert sizes[1] - sizes[0] == 2
