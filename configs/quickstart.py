@@ -59,10 +59,10 @@ def get_config() -> ConfigDict:
     config.schedule.kl_epochs = 1
     config.schedule.adversarial_epochs = 3
     config.schedule.steps_per_epoch = 50
-    config.optimizer.decoder = 2e-4
-    config.optimizer.head = 2e-3
+    config.optimizer.decoder = 5e-4
+    config.optimizer.head = 3e-3
     config.optimizer.attack = 1e-2
-    config.attack.style_epsilon = 1.0
+    config.attack.style_epsilon = 0.5
     config.attack.bound = "straight_through"
     config.loss.adversarial = 0.5
     config.runtime.picture_every = 100

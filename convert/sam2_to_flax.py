@@ -79,9 +79,7 @@ def convert_tensors(tensors: Mapping[str, np.ndarray]) -> Conversion:
     values = {found.path: to_flax(tensors[name], found) for name, found in progress}
     metadata = ModelMetadata(variant=variant.name, head=head, head_settings=settings, sam2_version=version)
     model = with_leaves(abstract_model(variant.name, head, settings), values)
-    return Conversion(
-        model, metadata, {name: tensors[name] for name in sorted(carried)}, dropped, notes
-    )
+    return Conversion(model, metadata, {name: tensors[name] for name in sorted(carried)}, dropped, notes)
 
 
 def _shapes(entries: Mapping[str, Entry]) -> dict[str, Shape]:

@@ -1,10 +1,14 @@
-"""Speed beside PyTorch: `python -m ruac_jax.benchmark encoder` and `python -m ruac_jax.benchmark train-step`.
+"""Speed beside PyTorch and memory: `python -m ruac_jax.benchmark encoder`, `... train-step`, `... memory`.
 
-Each implementation runs in a process of its own, in turn (A B A B ...), on the same weights, inputs and threads; the
-ratio PyTorch time / ours of the medians is the figure to quote, since machines differ and drift. Needs the `parity`
-extra for the PyTorch side; without it only our side is timed.
+Speed: each implementation runs in a process of its own, in turn (A B A B ...), on the same shapes, inputs and threads;
+the ratio PyTorch time / ours of the medians is the figure to quote, since machines differ and drift. Needs the
+`parity` extra for the PyTorch side; without it only our side is timed.
+
+Memory: the training step of every phase, with the settings of the paper's run, is compiled and its memory read off the
+program; nothing is run.
 """
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -20,26 +24,37 @@ from typing import Any
 from absl import flags
 from tqdm import tqdm
 
+from ruac_jax.config import Config, DataConfig, InteractionConfig, ModelConfig
 from ruac_jax.errors import UserError, run_main
 
 _VARIANT = flags.DEFINE_string("variant", "base_plus", "Network size.")
 _SIZES = flags.DEFINE_list("sizes", ["512", "1024"], "Image sizes.")
 _BATCH = flags.DEFINE_integer("batch", 1, "Images at once.")
-_OBJECTS = flags.DEFINE_integer("objects", 3, "Objects per image (train-step).")
-_CORRECTIONS = flags.DEFINE_integer("corrections", 7, "Correction clicks (train-step).")
+_OBJECTS = flags.DEFINE_integer("objects", 3, "Objects per image (train-step, memory).")
+_CORRECTIONS = flags.DEFINE_integer("corrections", 7, "Correction clicks (train-step, memory).")
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "How often each side is started.")
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Timed calls per start, after two that are not counted.")
 _OUTPUT = flags.DEFINE_string("output", "", "Markdown file to append the table to.")
 
-TASKS = {"encoder": "encoder", "train-step": "train_step"}
 SIDES = ("jax", "torch")
+MODULES = {"encoder": "encoder", "train-step": "train_step"}
+MEMORY = "memory"
 
 
 def main(argv: Sequence[str]) -> None:
-    """Times one task at every size and prints a table."""
-    if len(argv) != 2 or argv[1] not in TASKS:
-        raise UserError(f"what is to be timed? One of: {', '.join(TASKS)}")
-    task = argv[1]
+    """Measures one task at every size and prints a table."""
+    if len(argv) != 2 or argv[1] not in (*MODULES, MEMORY):
+        raise UserError(f"what is to be measured? One of: {', '.join((*MODULES, MEMORY))}")
+    text = _memory() if argv[1] == MEMORY else _speed(argv[1])
+    print(text)
+    if _OUTPUT.value:
+        path = Path(_OUTPUT.value)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
+
+
+def _speed(task: str) -> str:
     sides = [side for side in SIDES if side != "torch" or importlib.util.find_spec("sam2") is not None]
     if "torch" not in sides:
         print("PyTorch sam2 is not installed (see docs/parity.md): timing our side alone", file=sys.stderr)
@@ -61,18 +76,34 @@ def main(argv: Sequence[str]) -> None:
                 bar.update()
         rows.append(_summary(settings, found))
     bar.close()
-    text = _table(task, rows)
-    print(text)
-    if _OUTPUT.value:
-        path = Path(_OUTPUT.value)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(text + "\n")
+    return _table(task, rows)
+
+
+def _memory() -> str:
+    """Compiles every phase at every size: images, objects and corrections as the flags say, else the paper's run."""
+    # The other tasks leave JAX to processes of their own.
+    from ruac_jax.benchmarks.step_memory import step_memory
+    from ruac_jax.training.objective import PHASES
+
+    lines = [f"## {MEMORY}: {_VARIANT.value}, bfloat16, {_machine()}", "", f"`{_command(MEMORY)}`", ""]
+    lines += ["| size | batch | phase | parameters, optimiser, batch, GiB | temporaries, GiB | together, GiB |"]
+    lines += ["|---|---|---|---|---|---|"]
+    config = dataclasses.replace(
+        Config(),
+        model=ModelConfig(_VARIANT.value),
+        interaction=InteractionConfig(corrections=_CORRECTIONS.value),
+        data=DataConfig(batch_size=_BATCH.value, images_per_device=_BATCH.value, max_objects=_OBJECTS.value),
+    )
+    for size, phase in tqdm([(int(size), phase) for size in _SIZES.value for phase in PHASES], unit="program"):
+        found = step_memory(dataclasses.replace(config, image_size=size), phase)
+        gib = " | ".join(f"{x / 2**30:.2f}" for x in (found.arguments + found.outputs, found.temporaries, found.total))
+        lines.append(f"| {size} | {_BATCH.value} | {phase.name} | {gib} |")
+    return "\n".join([*lines, ""])
 
 
 def _start(task: str, side: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Runs one side in a process of its own: {"seconds": [...], "peak_mib": ..., "notes": {...}}."""
-    command = [sys.executable, "-m", f"ruac_jax.benchmarks.{TASKS[task]}_{side}", json.dumps(settings)]
+    command = [sys.executable, "-m", f"ruac_jax.benchmarks.{MODULES[task]}_{side}", json.dumps(settings)]
     threads = {"OMP_NUM_THREADS": str(os.cpu_count()), "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | threads, check=False)
     if done.returncode:
@@ -111,9 +142,9 @@ def _table(task: str, rows: list[dict[str, Any]]) -> str:
 def _command(task: str) -> str:
     sizes = ",".join(_SIZES.value)
     command = f"python -m ruac_jax.benchmark {task} --variant {_VARIANT.value} --sizes {sizes} --batch {_BATCH.value}"
-    if task == "train-step":
+    if task != "encoder":
         command += f" --objects {_OBJECTS.value} --corrections {_CORRECTIONS.value}"
-    return f"{command} --rounds {_ROUNDS.value} --repeats {_REPEATS.value}"
+    return command if task == MEMORY else f"{command} --rounds {_ROUNDS.value} --repeats {_REPEATS.value}"
 
 
 def _machine() -> str:

@@ -29,4 +29,14 @@ def run_main(main: Callable[[Sequence[str]], None], positional: int = 0) -> None
             print(f"error: {error}", file=sys.stderr)
             sys.exit(1)
 
-    app.run(guarded)
+    app.run(guarded, flags_parser=_parse_flags)
+
+
+def _parse_flags(argv: Sequence[str]) -> Sequence[str]:
+    """Parses flags; what `--config` and its overrides raise where a name or value is wrong becomes one line."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        message = str(error).replace("\\n", " ").replace("\n", " ").replace("\\'", "'").removeprefix("'").removesuffix("'")
+        print(f"error: in the flags: {message}", file=sys.stderr)
+        sys.exit(1)

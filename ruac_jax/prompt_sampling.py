@@ -61,7 +61,7 @@ def draw_initial_prompts(
     return points, jnp.where(use_box, box_labels, click_labels)
 
 
-def _filled(x: Array, slots: int, value: float) -> Array:
+def _filled(x: Array, slots: int, value: float | int) -> Array:
     """Lengthens axis 1 to `slots`."""
     return jnp.pad(x, ((0, 0), (0, slots - x.shape[1]), *((0, 0),) * (x.ndim - 2)), constant_values=value)
 

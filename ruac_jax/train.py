@@ -27,11 +27,13 @@ def main(argv: Sequence[str]) -> None:
     del argv
     if _CONFIG.value is None:
         raise UserError("which configuration? Give --config, e.g. --config configs/quickstart.py")
+    file = Path(config_flags.get_config_filename(flags.FLAGS["config"]))
+    if not file.is_file():
+        raise UserError(f"no configuration {file}: expected a Python file with get_config(), such as those in configs/")
     config = parse_config(_CONFIG.value)
     if _MULTIHOST.value:
         jax.distributed.initialize()
-    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-    workdir = Path(_WORKDIR.value or Path("runs") / name)
+    workdir = Path(_WORKDIR.value or Path("runs") / file.stem)
     model = train(config, workdir)
     if config.evaluation.datasets and jax.process_index() == 0:
         evaluate_model(

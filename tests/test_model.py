@@ -239,5 +239,6 @@ def test_a_fresh_network_hears_the_click(rng):
     prompts = Prompts(points, jnp.ones((2, 1), jnp.int32), jnp.zeros((2, 32, 32)), jnp.zeros(2, bool))
     _, decoded, _ = run(graph, state, image, prompts)
     pixels = np.asarray(decoded.pixels)
-    assert np.sqrt(np.mean((pixels[0] - pixels[1]) ** 2)) > 0.2 * np.std(pixels)
+    # 0.20 as it is, 0.04 with queries, keys and features drawn in the usual way.
+    assert np.sqrt(np.mean((pixels[0] - pixels[1]) ** 2)) > 0.1 * np.std(pixels)
     assert (np.asarray(decoded.object_score) > 0).all()
