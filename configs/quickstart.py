@@ -65,6 +65,8 @@ def get_config() -> ConfigDict:
     config.attack.style_epsilon = 0.5
     config.attack.bound = "straight_through"
     config.loss.adversarial = 0.5
+    config.loss.kl_stream = 2e-2  # 1e-3 in all: without it the shapes run into their upper clamp and the spread dies
+    config.loss.variance = "full"
     config.runtime.picture_every = 100
     config.evaluation.datasets = tuple(f"shapes/{domain}" for domain in (SOURCE, *TARGETS))
     return config

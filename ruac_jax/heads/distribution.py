@@ -66,6 +66,9 @@ class MaskDistribution(Protocol):
     def regularizer(self) -> Float[Array, "n"]:
         """Divergence from the prior per object, not weighted; 0 where a head has none."""
 
+    def diagnostics(self) -> dict[str, Float[Array, ""]]:
+        """What a run should log about the state of the head, by name."""
+
     def select(self, start: int, stop: int) -> "MaskDistribution":
         """Tokens start to stop - 1."""
 

@@ -63,6 +63,10 @@ class PointMass:
         """Zeros."""
         return jnp.zeros(self.logits.shape[0], self.logits.dtype)
 
+    def diagnostics(self) -> dict[str, Float[Array, ""]]:
+        """Nothing."""
+        return {}
+
     def select(self, start: int, stop: int) -> "PointMass":
         """Tokens start to stop - 1."""
         return PointMass(self.logits[:, start:stop])

@@ -124,15 +124,18 @@ class WeibullLogits:
 
         return divergence(self.pixel_mean, self.pixel_kappa) + divergence(self.token_mean, self.token_kappa)
 
-    def clamp_shares(self) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """Shares of kappa at the lower and the upper clamp, where its gradient ends; mean of both streams' shares."""
+    def diagnostics(self) -> dict[str, Float[Array, ""]]:
+        """Shares of kappa at its lower and upper clamp, where its gradient ends; mean of both streams' shares."""
         low, high = self.kappa_range
 
         def share(at_clamp: jax.Array) -> jax.Array:
             return at_clamp.astype(jnp.float32).mean()
 
         streams = (self.pixel_kappa, self.token_kappa)
-        return sum(share(k <= low) for k in streams) / 2, sum(share(k >= high) for k in streams) / 2
+        return {
+            "kappa_at_lower": sum(share(k <= low) for k in streams) / 2,
+            "kappa_at_upper": sum(share(k >= high) for k in streams) / 2,
+        }
 
     def select(self, start: int, stop: int) -> "WeibullLogits":
         """Tokens start to stop - 1."""

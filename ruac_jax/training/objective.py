@@ -111,7 +111,8 @@ def objective(
     segmentation = total(weighted_segmentation(clean.terms, weights))
     sums = {f"clean/{name}": total(value) for name, value in clean.terms._asdict().items()}
     sums |= {"clean/segmentation": segmentation, "clean/kl": total(clean.regularizer)}
-    sums |= _head_shares(clean, valid)
+    objects = valid.sum().astype(jnp.float32)
+    sums |= {f"head/{name}": value * objects for name, value in clean.distribution.diagnostics().items()}
     kl = weights.kl * weights.kl_stream * sums["clean/kl"] if phase.kl else jnp.zeros(())
     if not phase.adversarial:
         return Channels(segmentation + kl, jnp.zeros(()), jnp.zeros(())), sums
@@ -141,7 +142,6 @@ def objective(
     sums |= {f"adversarial/{name}": total(value) for name, value in harder.terms._asdict().items()}
     sums |= {"adversarial/segmentation": adversarial, "adversarial/kl": adversarial_kl}
     sums |= {"adversarial/calibration_error": error, "adversarial/calibration_uncertainty": spread}
-    objects = valid.sum().astype(jnp.float32)
     sums |= {f"attack/{name}": value * objects for name, value in attack.metrics.items()}
 
     share = weights.adversarial
@@ -187,12 +187,3 @@ def gradients(
 def count_objects(valid: Bool[Array, "..."]) -> Int[Array, ""]:
     """Number of valid objects, at least one."""
     return jnp.maximum(valid.sum(), 1)
-
-
-def _head_shares(clean: Interaction, valid: Bool[Array, "n"]) -> Sums:
-    """Shares of kappa at its clamps, where the head has any."""
-    if not hasattr(clean.distribution, "clamp_shares"):
-        return {}
-    lower, upper = clean.distribution.clamp_shares()
-    objects = valid.sum().astype(jnp.float32)
-    return {"head/kappa_at_lower": lower * objects, "head/kappa_at_upper": upper * objects}

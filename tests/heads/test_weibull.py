@@ -183,13 +183,13 @@ def test_tokens_can_be_chosen(rng):
     assert one.token_kappa.shape == (2, 1, 1, 8)
 
 
-def test_clamp_shares_count_both_streams_alike(rng):
+def test_diagnostics_count_both_streams_alike(rng):
     d = make_distribution(rng, n=1, size=2, t=1, c=4)
     d = d.replace(
         pixel_kappa=jnp.array([0.1, 10.0, 10.0, 1.0]).reshape(1, 2, 2, 1),
         token_kappa=jnp.array([0.1, 0.1, 0.1, 9.99]).reshape(1, 1, 1, 4),
     )
-    lower, upper = d.clamp_shares()
+    lower, upper = d.diagnostics().values()
     np.testing.assert_allclose([lower, upper], [(0.25 + 0.75) / 2, 0.25])
 
 
@@ -291,7 +291,7 @@ def test_a_fresh_head_is_balanced(rng):
         deviations.append(logits.std())
         for kappa in (d.pixel_kappa, d.token_kappa):
             assert 1.5 < jnp.median(kappa) < 3
-        assert max(d.clamp_shares()) == 0
+        assert max(d.diagnostics().values()) == 0
     assert abs(np.mean(means)) < 0.5
     assert 0.3 < np.mean(deviations) < 3
 

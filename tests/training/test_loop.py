@@ -1,14 +1,17 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
+from flax import nnx
 
+from convert.flax_to_sam2 import sam2_tensors
 from ruac_jax.config import Config, DataConfig, InteractionConfig, ModelConfig, RuntimeConfig, ScheduleConfig
 from ruac_jax.errors import UserError
 from ruac_jax.training import loop
-from ruac_jax.training.loop import stretches, train
+from ruac_jax.training.loop import initial_model, stretches, train
 from ruac_jax.training.objective import PHASES
-from ruac_jax.weights import load_metadata
+from ruac_jax.weights import ModelMetadata, create_model, load_metadata, save_model
 
 
 @pytest.fixture
@@ -48,6 +51,31 @@ def test_missing_weights_say_how_to_get_them(small_run, tmp_path):
     model = dataclasses.replace(small_run.model, checkpoint=str(tmp_path / "nothing"))
     with pytest.raises(UserError, match=r"convert\.sam2_to_flax"):
         train(dataclasses.replace(small_run, model=model), tmp_path / "run")
+
+
+def test_a_replaced_head_is_kept_for_the_way_back(small_run, tmp_path):
+    sam2 = create_model("nano", "hypernetwork", rngs=nnx.Rngs(3))
+    save_model(tmp_path / "sam2", sam2, ModelMetadata("nano", "hypernetwork"))
+    model, metadata, carried = initial_model(small_run, tmp_path / "sam2")
+    assert metadata.head == "weibull"
+    save_model(tmp_path / "ruac", model, metadata, carried)
+    before, after = sam2_tensors(tmp_path / "sam2"), sam2_tensors(tmp_path / "ruac")
+    assert {name for name in after if name not in before} == {name for name in after if "pixel_bndl" in name}
+    for name, array in before.items():
+        np.testing.assert_array_equal(after[name], array, err_msg=name)
+
+    # Back to SAM2's head, a fresh one: what was kept of the old one must not come in its place.
+    again = dataclasses.replace(small_run, model=dataclasses.replace(small_run.model, head="hypernetwork"))
+    _, metadata, carried = initial_model(again, tmp_path / "ruac")
+    assert (metadata.head, carried) == ("hypernetwork", {})
+
+
+def test_kappa_and_prior_come_from_the_settings(small_run, tmp_path):
+    save_model(tmp_path / "m", create_model("nano", "weibull", rngs=nnx.Rngs(0)), ModelMetadata("nano", "weibull"))
+    settings = dataclasses.replace(small_run.model, kappa_min=0.5, kappa_max=50.0, prior_rate=2.0)
+    model, metadata, _ = initial_model(dataclasses.replace(small_run, model=settings), tmp_path / "m")
+    assert (model.head.kappa_range, model.head.prior) == ((0.5, 50.0), (1.0, 2.0))
+    assert metadata.head_settings == {"kappa_range": (0.5, 50.0), "prior": (1.0, 2.0)}
 
 
 @pytest.mark.slow

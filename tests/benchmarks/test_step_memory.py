@@ -1,0 +1,46 @@
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from ruac_jax.benchmarks.step_memory import step_memory
+from ruac_jax.config import Config, DataConfig, InteractionConfig, ModelConfig, RuntimeConfig, ScheduleConfig
+from ruac_jax.training.objective import PHASES
+from ruac_jax.weights import create_model
+
+CONFIG = Config(
+    image_size=64,
+    model=ModelConfig("nano"),
+    interaction=InteractionConfig(corrections=0),
+    schedule=ScheduleConfig(1, 0, 0),
+    data=DataConfig(batch_size=8, images_per_device=1, max_objects=2),
+    runtime=RuntimeConfig("float32", rematerialize=False),
+)
+
+
+@pytest.fixture(scope="module")
+def small():
+    return step_memory(CONFIG, PHASES[0])
+
+
+def test_arguments_are_parameters_moments_and_one_device_s_images(small):
+    assert jax.device_count() == 8
+    model = create_model("nano", "weibull", rngs=nnx.Rngs(0))
+    parameters = sum(x.size for x in jax.tree.leaves(nnx.state(model)))
+    trained = sum(
+        x.size
+        for part in (model.sam_prompt_encoder, model.sam_mask_decoder, model.no_mem_embed, model.head)
+        for x in jax.tree.leaves(nnx.state(part, nnx.Param))
+    )
+    image = 64 * 64 * 3 + 2 * 64 * 64 + 2  # uint8 colours, two masks, two flags
+    expected = 4 * (parameters + 2 * trained) + image
+    np.testing.assert_allclose(small.arguments, expected, atol=64)  # step, key, counters
+
+
+def test_more_images_take_more_temporary_memory(small):
+    more = dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, batch_size=32, images_per_device=4))
+    found = step_memory(more, PHASES[0])
+    assert 2 * small.temporaries < found.temporaries < 5 * small.temporaries
+    assert found.total == found.arguments + found.temporaries + found.outputs
