@@ -37,6 +37,8 @@ def _parse_flags(argv: Sequence[str]) -> Sequence[str]:
     try:
         return app.parse_flags_with_usage(argv)
     except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        message = str(error).replace("\\n", " ").replace("\n", " ").replace("\\'", "'").removeprefix("'").removesuffix("'")
+        message = (
+            str(error).replace("\\n", " ").replace("\n", " ").replace("\\'", "'").removeprefix("'").removesuffix("'")
+        )
         print(f"error: in the flags: {message}", file=sys.stderr)
         sys.exit(1)

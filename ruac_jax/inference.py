@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
-from ruac_jax.model import SAM2, ImageFeatures, Prompts, normalize_image, suppress_absent
+from ruac_jax.model import SAM2, ImageFeatures, Prompts, normalize_image, stable_token, suppress_absent
+
+Choice = Literal["best", "single", "stable"]
 
 
 class Segmentation(NamedTuple):
@@ -37,25 +39,35 @@ def segment(
     features: ImageFeatures,
     prompts: Prompts,
     *,
+    choice: Choice = "best",
     method: Literal["analytic", "monte_carlo"] = "analytic",
     variance: Literal["product", "full"] = "product",
     samples: int = 20,
     key: PRNGKeyArray | None = None,
 ) -> Segmentation:
-    """Decodes each object's prompts and keeps the hypothesis (mask tokens 1 to 3) of the highest predicted IoU.
+    """Decodes each object's prompts and keeps one mask.
 
     Args:
       model: the network.
       features: one row per object.
       prompts: one row per object.
+      choice: "best" keeps the hypothesis (mask tokens 1 to 3) of the highest predicted IoU, "single" token 0, made for
+        unambiguous prompts, "stable" token 0 where its mask is stable, else the best hypothesis (SAM2's dynamic
+        multimask).
       method: how the uncertainty is computed (docs/method.md, section 3).
       variance: which logit variance the analytic uncertainty uses.
       samples: draws of the Monte Carlo uncertainty.
       key: for those draws.
     """
     decoded = model.decode(features, prompts)
-    token = 1 + jnp.argmax(decoded.iou[:, 1:], axis=1)
-    distribution = model.head(decoded).take(token)
+    every = model.head(decoded)
+    if choice == "best":
+        token = 1 + jnp.argmax(decoded.iou[:, 1:], axis=1)
+    elif choice == "stable":
+        token = stable_token(every.mean_logits(), decoded.iou)
+    else:
+        token = jnp.zeros(decoded.iou.shape[0], jnp.int32)
+    distribution = every.take(token)
     logits = suppress_absent(distribution.mean_logits(), decoded.object_score)[:, 0]
     how = {"mode": variance, "samples": samples, "key": key}
     chosen = jax.nn.one_hot(token, decoded.iou.shape[1])
