@@ -7,7 +7,7 @@ convolutions), `scale` (norms) or `embedding` (embeddings).
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -119,6 +119,12 @@ class Conv(nnx.Module):
             tiles = x.reshape(b, h // size, size, w // size, size, c).transpose(0, 1, 3, 2, 4, 5)
             y = tiles.reshape(-1, size * size * c) @ kernel.reshape(size * size * c, -1)
             y = y.reshape(b, h // size, w // size, -1)
+        elif self.stride == 1 and jax.default_backend() == "cpu":
+            # Within a loop (the clicks of a training step) XLA's own is eight times slower here than these products.
+            h, w = (side + 2 * self.padding - size + 1 for side in x.shape[1:3])
+            shifts = _shifts(x, size, self.padding, h, w)
+            y = sum(shifted.reshape(-1, x.shape[-1]) @ kernel[i, j] for i, j, shifted in shifts)
+            y = y.reshape(x.shape[0], h, w, -1)
         else:
             y = jax.lax.conv_general_dilated(
                 x,
@@ -144,12 +150,7 @@ class DepthwiseConv(nnx.Module):
         pad = size // 2
         if jax.default_backend() == "cpu":
             # XLA's grouped convolution is twenty times slower here than the sum it stands for.
-            padded = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-            y = sum(
-                padded[:, i : i + h, j : j + w, :] * kernel[i, j, 0][None, None, None, :]
-                for i in range(size)
-                for j in range(size)
-            )
+            y = sum(shifted * kernel[i, j, 0][None, None, None, :] for i, j, shifted in _shifts(x, size, pad, h, w))
         else:
             y = jax.lax.conv_general_dilated(
                 x,
@@ -160,6 +161,16 @@ class DepthwiseConv(nnx.Module):
                 feature_group_count=c,
             )
         return y + self.bias[...][None, None, None, :]
+
+
+def _shifts(
+    x: Float[Array, "b _ _ c"], size: int, padding: int, height: int, width: int
+) -> Iterator[tuple[int, int, Float[Array, "b {height} {width} c"]]]:
+    """What each entry (i, j) of a kernel of side `size` sees of the zero-padded input."""
+    padded = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    for i in range(size):
+        for j in range(size):
+            yield i, j, padded[:, i : i + height, j : j + width, :]
 
 
 class ConvTranspose2x2(nnx.Module):
