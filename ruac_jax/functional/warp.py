@@ -78,10 +78,19 @@ def coverage(masks: Bool[Array, "b k h w"], warped: Bool[Array, "b k h w"]) -> F
 
     Where warped masks cover a pixel, equal shares of those objects. Where only an object's old mask does, the object
     has moved away: its own warped image fills the gap (equal shares again where several were), since a hole would give
-    the object away.
+    the object away. So would a rim: an outline's pixels mix object and ground on both of its sides, so both masks reach
+    one pixel further where no warped mask is.
     """
-    shares = jnp.where(warped.any(axis=1, keepdims=True), warped, masks).astype(jnp.float32)
+    moved, left = _grow(warped), _grow(masks)
+    near = jnp.where(moved.any(axis=1, keepdims=True), moved, left)
+    shares = jnp.where(warped.any(axis=1, keepdims=True), warped, near).astype(jnp.float32)
     return shares / jnp.maximum(shares.sum(axis=1, keepdims=True), 1.0)
+
+
+def _grow(masks: Bool[Array, "b k h w"]) -> Bool[Array, "b k h w"]:
+    """Adds the eight neighbours of every pixel."""
+    window = (1, 1, 3, 3)
+    return jax.lax.reduce_window(masks, False, jax.lax.bitwise_or, window, (1, 1, 1, 1), "SAME")
 
 
 def move_points(points: Float[Array, "b k p 2"], flow: Float[Array, "b k h w 2"]) -> Float[Array, "b k p 2"]:
