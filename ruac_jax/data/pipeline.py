@@ -117,7 +117,8 @@ class TrainingIterator:
         }
         samples = grain.MapDataset.source(sampler).seed(settings.seed).shuffle().repeat()
         samples = samples.random_map(_PrepareSample(source, sampler, settings))[shard.index :: shard.count]
-        reading = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=2 * settings.batch_size)
+        ahead = 2 * settings.batch_size
+        reading = grain.ReadOptions(num_threads=min(_THREADS, ahead), prefetch_buffer_size=ahead)
         stream = samples.to_iter_dataset(reading)
         if settings.workers:
             if not flags.FLAGS.is_parsed():
