@@ -30,23 +30,31 @@ def take_step(parts, batch, config, phase, devices, accumulation=1, steps=1):
     return jax.device_get(state), jax.device_get(metrics)
 
 
-def assert_same_course(a, b, moments):
+# What rounding alone does to this step: parameters changed by one part in ten million move the losses by 2e-6, the
+# gradient's norm by 1e-4 in decoder and head and by 5e-4 in the attack, whose gradient comes through clips and kinks.
+LOSSES, NORMS = 1e-5, 1e-3
+MOMENTS = {"decoder": 1e-3, "head": 1e-3, "attack": 5e-3}
+
+
+def assert_same_course(a, b):
     """Losses, norms and first moments (the update itself is a sign where a gradient is tiny) of two steps."""
     (state_a, metrics_a), (state_b, metrics_b) = a, b
     for name, value in metrics_a.items():
-        np.testing.assert_allclose(metrics_b[name], value, rtol=2e-4, atol=1e-6, err_msg=name)
+        rtol = NORMS if name.startswith("gradient_norm") else LOSSES
+        np.testing.assert_allclose(metrics_b[name], value, rtol=rtol, atol=1e-6, err_msg=name)
     for group in state_a.optimizer:
         mu_a, mu_b = (jax.tree.leaves(s.optimizer[group][0].mu) for s in (state_a, state_b))
         scale = np.sqrt(sum((x.astype(np.float64) ** 2).sum() for x in mu_a))
         difference = np.sqrt(sum(((x - y).astype(np.float64) ** 2).sum() for x, y in zip(mu_a, mu_b, strict=True)))
-        assert difference <= moments * scale, group
+        print(f"{group}: first moments differ by {difference / scale:.1e}")
+        assert difference <= MOMENTS[group] * scale, group
 
 
 @pytest.mark.slow
 def test_eight_devices_take_the_step_of_one(parts, batch, config):
     one = take_step(parts, batch, config, ADVERSARIAL, devices=1)
     eight = take_step(parts, batch, config, ADVERSARIAL, devices=8)
-    assert_same_course(one, eight, moments=1e-4)
+    assert_same_course(one, eight)
 
 
 def test_metrics_say_how_the_loss_is_made_up(parts, batch, config):
