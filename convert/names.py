@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ruac_jax.heads.hypernetwork import SAM2_PREFIX
 from ruac_jax.weights import abstract_model, leaves
 
 LeafPath = tuple[str | int, ...]
@@ -44,7 +45,7 @@ LEAF_RULES = (
 
 # Our heads stand beside the decoder, PyTorch's inside it.
 MODULE_RULES = (
-    ("head.output_hypernetworks_mlps.", "sam_mask_decoder.output_hypernetworks_mlps."),
+    ("head.output_hypernetworks_mlps.", SAM2_PREFIX),
     ("head.", "sam_mask_decoder.pixel_bndl."),
 )
 

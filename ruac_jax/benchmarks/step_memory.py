@@ -40,6 +40,9 @@ def step_memory(config: Config, phase: Phase) -> StepMemory:
     Args:
       config: settings of a run; the micro-batches of one step are compiled as the loop would run them.
       phase: one of `PHASES`.
+
+    Returns:
+      Bytes on one device.
     """
     size = config.image_size or variant(config.model.variant).image_size
     d_model = variant(config.model.variant).d_model
