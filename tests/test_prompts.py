@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
-from scipy.ndimage import binary_opening
+from scipy.ndimage import binary_opening, gaussian_filter
 
-from ruac_jax.prompts import fixed_clicks
+from ruac_jax.data.masks import RunLengthMasks
+from ruac_jax.prompts import corrective_click, fixed_clicks, fixed_points
 
 
 def reference_clicks(mask, count=3):
@@ -78,3 +79,47 @@ def test_separated_parts_and_cropping_do_not_matter(rng):
 def test_empty_mask_is_an_error():
     with pytest.raises(ValueError, match="without a pixel"):
         fixed_clicks(np.zeros((4, 4), bool))
+
+
+def test_fixed_points_of_many_objects_and_of_none(rng):
+    masks = np.zeros((3, 20, 30), bool)
+    masks[0, 2:9, 3:20], masks[1, 10:18, 1:5], masks[2, 0, 29] = True, True, True
+    expected = [fixed_clicks(mask)[0] for mask in masks]
+    np.testing.assert_array_equal(fixed_points(masks), expected)
+    np.testing.assert_array_equal(fixed_points(RunLengthMasks.encode((20, 30), masks)), expected)
+    assert fixed_points(RunLengthMasks((20, 30), [])).shape == (0, 3, 2)
+
+
+def brute_force_correction(truth, prediction):
+    """Depth of each wrong pixel by all distances to pixels outside its error region, the frame's border included."""
+    best = (0.0, None, None)
+    for label, error in ((0, prediction & ~truth), (1, truth & ~prediction)):
+        outside = np.argwhere(~np.pad(error, 1)) - 1
+        for y, x in np.argwhere(error):
+            depth = ((outside - (y, x)) ** 2).sum(axis=1).min()
+            if depth > best[0]:
+                best = (depth, (x, y), label)
+    return best[1:]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_corrective_clicks_equal_brute_force(seed):
+    rng = np.random.default_rng(seed)
+    blobs = [gaussian_filter(rng.standard_normal((17, 23)), 2) > 0 for _ in range(2)]
+    point, label = corrective_click(*blobs)
+    expected_point, expected_label = brute_force_correction(*blobs)
+    assert (tuple(point), label) == (expected_point, expected_label)
+
+
+def test_of_equally_deep_errors_the_superfluous_one_is_clicked():
+    truth, prediction = np.zeros((9, 20), bool), np.zeros((9, 20), bool)
+    truth[2:7, 1:6] = True
+    prediction[2:7, 12:17] = True
+    point, label = corrective_click(truth, prediction)
+    assert (tuple(point), label) == ((14, 4), 0)
+
+
+def test_a_perfect_prediction_needs_no_click():
+    mask = np.eye(5, dtype=bool)
+    assert corrective_click(mask, mask) is None
+    assert corrective_click(np.zeros((4, 4), bool), np.zeros((4, 4), bool)) is None

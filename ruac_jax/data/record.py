@@ -1,18 +1,21 @@
 """What every dataset reader yields and every training step receives (host memory, numpy)."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, TypedDict, runtime_checkable
+from typing import NamedTuple, NotRequired, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Int, UInt8
+
+from ruac_jax.data.masks import Masks, mask_areas
 
 
 class Record(TypedDict):
     """One image with its objects, at the size it was published in."""
 
     image: UInt8[np.ndarray, "h w 3"]  # RGB
-    masks: Bool[np.ndarray, "n h w"]  # one per object; they may overlap, n may be 0
+    masks: Masks  # [n h w], one per object; they may overlap, n may be 0
     image_id: str  # unique within the dataset
+    points: NotRequired[Int[np.ndarray, "n clicks 2"]]  # fixed clicks (x, y) of every object, px, where stored
 
 
 class Batch(NamedTuple):
@@ -50,9 +53,9 @@ def select_objects(record: Record, max_objects: int, rng: np.random.Generator) -
       rng: used only when there are more objects than wanted.
 
     Returns:
-      The same image with 0 to `max_objects` masks, in their original order.
+      The same image with 0 to `max_objects` masks as an array, in their original order.
     """
-    keep = np.flatnonzero(record["masks"].any(axis=(1, 2)))
+    keep = np.flatnonzero(mask_areas(record["masks"]))
     if len(keep) > max_objects:
         keep = np.sort(rng.choice(keep, max_objects, replace=False))
     return Record(image=record["image"], masks=record["masks"][keep], image_id=record["image_id"])

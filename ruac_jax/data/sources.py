@@ -1,8 +1,12 @@
-"""Datasets by name: `mose`, prepared on disk, and `shapes/DOMAIN`, generated on the fly."""
+"""Datasets by name: those prepared on disk, and `shapes/DOMAIN`, generated on the fly."""
+
+import difflib
+from pathlib import Path
 
 import jax
 
 from ruac_jax.config import DataConfig
+from ruac_jax.data.catalog import DATASETS
 from ruac_jax.data.pipeline import PipelineSettings, Shard, TrainingIterator, training_iterator
 from ruac_jax.data.record import Source
 from ruac_jax.data.shapes import ShapesSource
@@ -28,13 +32,17 @@ def load_source(name: str, split: str, *, data_dir: str, size: int, num_images: 
     """
     if name.startswith(GENERATED):
         return ShapesSource(name.removeprefix(GENERATED), split, size=size, num_images=num_images)
-    if name == "mose":
-        from ruac_jax.data.builders.mose import load_source as load_mose  # TFDS is slow to import
+    known = list(DATASETS)
+    if name not in known and not (Path(data_dir) / name).is_dir():
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f", did you mean {near[0]!r}?" if near else ""
+        raise UserError(
+            f"no dataset {name!r}{hint}: expected '{GENERATED}' and a domain, the name of a folder in {data_dir}, "
+            f"or one of {', '.join(known)}"
+        )
+    from ruac_jax.data.prepared import open_prepared  # TFDS is slow to import
 
-        return load_mose(data_dir, split, clips or None)
-    raise UserError(
-        f"data.dataset is {name!r}: expected 'mose' or '{GENERATED}' and a domain, e.g. '{GENERATED}source'"
-    )
+    return open_prepared(data_dir, name, split, clips or None)
 
 
 def training_batches(config: DataConfig, size: int, seed: int) -> TrainingIterator:

@@ -1,29 +1,22 @@
-import io
-import os
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ruac_jax.data.readers.video_frames import (
-    BadFileError,
-    check_frame,
-    decode,
-    encode_labels,
-    list_frames,
-    read_clip_list,
-)
+from ruac_jax.data.dataset import BadFileError
+from ruac_jax.data.files import image_size, read_pixels
+from ruac_jax.data.readers.video_frames import list_frames, read_masks
 from ruac_jax.errors import UserError
 
-from ..video_tree import CLIPS, frame_image, frame_labels, write_image, write_mask, write_mose
+from ...real_data import real_data
+from ..video_tree import CLIPS, frame_labels, write_image, write_mask, write_mose
 
 ALL = [(clip, f"{index:05d}") for clip, frames in sorted(CLIPS.items()) for index in range(len(frames))]
 
 
 def names(listing):
-    return [(frame.clip, frame.name) for frame in listing.frames]
+    return [(sample.clip, sample.image_id.split("/")[1]) for sample in listing.samples]
 
 
 @pytest.mark.parametrize("place", ["train", ".", "MOSE/train", "MOSE/MOSE/train"])
@@ -43,7 +36,6 @@ def test_a_resolution_level_and_a_folder_per_video_are_read_too(tmp_path):
             shutil.copytree(tmp_path / "mose" / kind / clip, videos / clip / kind)
     assert names(list_frames(davis, "train")) == ALL
     assert names(list_frames(videos, "train")) == ALL
-    assert list_frames(davis, "train").fingerprint == list_frames(videos, "train").fingerprint
 
 
 def test_the_split_is_picked_and_another_is_never_taken_for_it(tmp_path):
@@ -81,13 +73,6 @@ def test_a_mask_without_image_is_a_problem_by_name(tmp_path):
     assert str(tmp_path / "Annotations/zz99/00000.png") in listing.problems[1]
 
 
-def test_clips_are_filtered_and_every_unknown_one_is_named(tmp_path):
-    write_mose(tmp_path)
-    assert {clip for clip, _ in names(list_frames(tmp_path, "train", ["bb22"]))} == {"bb22"}
-    with pytest.raises(UserError, match=r"2 clips are not in .*: nope, nowhere"):
-        list_frames(tmp_path, "train", ["nowhere", "bb22", "nope"])
-
-
 @pytest.mark.parametrize(
     ("build", "message"),
     [
@@ -110,44 +95,25 @@ def test_unknown_layouts_are_explained(tmp_path, build, message):
         list_frames(tmp_path / "source", "train")
 
 
-def test_the_fingerprint_follows_the_files_and_not_the_place(tmp_path):
-    write_mose(tmp_path / "one")
-    first = list_frames(tmp_path / "one", "train").fingerprint
-    shutil.copytree(tmp_path / "one", tmp_path / "two")
-    assert list_frames(tmp_path / "two", "train").fingerprint == first
-    write_image(tmp_path / "two/JPEGImages/aa11/00000.jpg", 77)
-    assert list_frames(tmp_path / "two", "train").fingerprint != first
-    assert list_frames(tmp_path / "one", "train", ["aa11"]).fingerprint != first
+def one_sample(root, objects):
+    write_mose(root, {"one": [objects]})
+    (sample,) = list_frames(root, "train").samples
+    return sample, root / "Annotations/one/00000.png"
 
 
-def test_objects_survive_the_way_through_a_png(tmp_path):
-    image, mask = tmp_path / "a.jpg", tmp_path / "a.png"
-    write_image(image, 3)
-    write_mask(mask, (2, 9, 255))
-    encoded = encode_labels(mask)
-    assert Image.open(io.BytesIO(encoded)).mode == "L"
-    picture, masks = decode(image.read_bytes(), encoded)
-    np.testing.assert_array_equal(masks, [frame_labels((2, 9, 255)) == value for value in (2, 9, 255)])
-    assert np.abs(picture.astype(int) - np.asarray(Image.open(image)).astype(int)).max() == 0
-    assert picture.shape == frame_image(3).shape
+def test_each_object_number_is_a_mask(tmp_path):
+    sample, file = one_sample(tmp_path, (9, 2, 255))
+    masks = sample.masks((24, 32))
+    np.testing.assert_array_equal(masks[:], [frame_labels((9, 2, 255)) == value for value in (2, 9, 255)])
+    assert sample.files == (file,)
+    assert sample.image == tmp_path / "JPEGImages/one/00000.jpg"
 
 
 @pytest.mark.parametrize("mode", ["L", "1"])
 def test_greyscale_masks_of_0_and_255_hold_one_object(tmp_path, mode):
-    write_mose(tmp_path, {"one": [(1,)]})
-    (frame,) = list_frames(tmp_path, "train").frames
-    Image.fromarray(frame_labels((255,))).convert(mode).save(frame.mask)
-    assert check_frame(frame) == 1
-    _, masks = decode(frame.image.read_bytes(), encode_labels(frame.mask))
-    np.testing.assert_array_equal(masks, [frame_labels((1,)) == 1])
-
-
-def test_a_greyscale_jpeg_reads_as_rgb(tmp_path):
-    write_mose(tmp_path, {"one": [(1,)]})
-    (frame,) = list_frames(tmp_path, "train").frames
-    Image.open(frame.image).convert("L").save(frame.image)
-    assert check_frame(frame) == 1
-    assert decode(frame.image.read_bytes(), encode_labels(frame.mask))[0].shape == (24, 32, 3)
+    sample, file = one_sample(tmp_path, (1,))
+    Image.fromarray(frame_labels((255,))).convert(mode).save(file)
+    np.testing.assert_array_equal(sample.masks((24, 32))[:], [frame_labels((1,)) == 1])
 
 
 def truncate(file):
@@ -156,58 +122,37 @@ def truncate(file):
 
 
 BAD = {
-    "truncated image": (lambda frame: truncate(frame.image), "JPEGImages.*not a readable image"),
-    "empty image": (lambda frame: frame.image.write_bytes(b""), "JPEGImages.*not a readable image"),
-    "text as image": (lambda frame: frame.image.write_text("404 not found"), "JPEGImages.*not a readable image"),
-    "truncated mask": (lambda frame: truncate(frame.mask), "Annotations.*not a readable mask"),
-    "colour mask": (
-        lambda frame: Image.open(frame.mask).convert("RGB").save(frame.mask),
-        "Annotations.*mode RGB, expected a palette",
-    ),
+    "truncated mask": (truncate, "not a readable mask"),
+    "colour mask": (lambda file: Image.open(file).convert("RGB").save(file), "mode RGB, expected a palette"),
     "16-bit mask": (
-        lambda frame: Image.fromarray(frame_labels((1,)).astype(np.uint16)).save(frame.mask),
+        lambda file: Image.fromarray(frame_labels((1,)).astype(np.uint16)).save(file),
         "mode I;16, expected a palette",
     ),
-    "other size": (
-        lambda frame: Image.open(frame.mask).crop((0, 0, 20, 24)).save(frame.mask),
-        "Annotations.*20x24 px, its image is 32x24",
-    ),
+    "other size": (lambda file: Image.open(file).crop((0, 0, 20, 24)).save(file), "20x24 px, its image is 32x24"),
 }
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_bad_files_are_told_by_name_and_reason(tmp_path, kind):
-    write_mose(tmp_path, {"one": [(1, 2)]})
-    (frame,) = list_frames(tmp_path, "train").frames
-    assert check_frame(frame) == 2
+def test_bad_masks_are_told_by_name_and_reason(tmp_path, kind):
+    sample, file = one_sample(tmp_path, (1, 2))
+    assert len(sample.masks((24, 32))) == 2
     spoil, message = BAD[kind]
-    spoil(frame)
-    with pytest.raises(BadFileError, match=message):
-        check_frame(frame)
+    spoil(file)
+    with pytest.raises(BadFileError, match=message) as error:
+        sample.masks((24, 32))
+    assert str(error.value).startswith(f"{file}: ")
 
 
-def test_a_list_of_clips_may_have_comments(tmp_path):
-    file = tmp_path / "clips.txt"
-    file.write_text("# SAM2's sample\naa11\n\n  bb22 \n")
-    assert read_clip_list(file) == ["aa11", "bb22"]
-    file.write_text("\n#\n")
-    with pytest.raises(UserError, match="names no clip"):
-        read_clip_list(file)
-    with pytest.raises(UserError, match="cannot read the list of clips"):
-        read_clip_list(tmp_path / "missing.txt")
-
-
-@pytest.mark.skipif("RUAC_REAL_DATA" not in os.environ, reason="RUAC_REAL_DATA does not point to real samples")
 @pytest.mark.parametrize(
     ("folder", "clips", "frames"), [("davis2016_val", 14, 88), ("vos_demo_palette/xmem2_pumavos", 2, 25)]
 )
 def test_real_videos(folder, clips, frames):
-    listing = list_frames(Path(os.environ["RUAC_REAL_DATA"]) / folder, "val")
-    assert len({frame.clip for frame in listing.frames}) == clips
-    assert len(listing.frames) == frames
+    listing = list_frames(real_data(folder), "val")
+    assert len({sample.clip for sample in listing.samples}) == clips
+    assert len(listing.samples) == frames
     assert listing.problems == []
-    for frame in listing.frames[::5]:
-        count = check_frame(frame)
-        image, masks = decode(frame.image.read_bytes(), encode_labels(frame.mask))
-        assert masks.shape == (count, *image.shape[:2])
+    for sample in listing.samples[::5]:
+        height, width = image_size(sample.image)
+        count = len(np.unique(read_pixels(sample.files[0]))) - 1
         assert 1 <= count <= 2
+        assert read_masks(sample.files[0], (height, width)).shape == (count, height, width)
