@@ -73,6 +73,12 @@ def augrc(count: Counts, risk: Real[np.ndarray, "g"]) -> float | None:
     return float(np.sum(_before(risk) * count + risk * (count + 1) / 2) / total**2) if total else None
 
 
+def augrc_bound(right: Counts, wrong: Counts) -> float | None:
+    """Largest distance between `augrc` with risk = wrong and its value with any order inside the groups."""
+    total = float(right.sum() + wrong.sum())
+    return float(right.astype(np.float64) @ wrong / (2 * total**2)) if total else None
+
+
 def risk_coverage(
     count: Counts, risk: Real[np.ndarray, "g"], points: int = 200
 ) -> tuple[Float[np.ndarray, "c"], Float[np.ndarray, "c"]]:

@@ -26,12 +26,12 @@ _FIRST_BIN = 7  # confidences max(p, 1 - p) start at 1/2
 _OCTAVES, _MANTISSA_BITS = 32, 11
 UNCERTAINTY_BINS = (_OCTAVES << _MANTISSA_BITS) + 1
 
-_UNIT = 30  # real values are counted in 2^-30 ...
-_LIMB = 15  # ... in two halves of 15 bits, so that a row of 65,535 pixels fits an int32
+UNIT = 30  # real values are counted in 2^-30 ...
+LIMB = 15  # ... in two halves of 15 bits, so that a row of 65,535 pixels fits an int32
 _NLL_SCALE = 16  # -log of the smallest probability below is less than 16
-_LEAST_PROBABILITY = float(np.finfo(np.float32).eps)
+LEAST_PROBABILITY = float(np.finfo(np.float32).eps)
 
-_SUMS = ("u", "soft", "u_u", "soft_soft", "u_soft", "u_wrong", "u_mask", "nll", "brier")
+_SUMS = ("u", "soft", "u_u", "soft_soft", "u_soft", "u_wrong", "u_mask", "soft_mask", "nll", "brier")
 
 
 class PixelCounts(NamedTuple):
@@ -89,7 +89,7 @@ def count_pixels(
 
     soft = jax.nn.sigmoid(jnp.where(truth, -logits, logits))
     likelihood = jnp.where(truth, p, 1.0 - p)
-    nll = -jnp.log(jnp.maximum(likelihood, _LEAST_PROBABILITY))
+    nll = -jnp.log(jnp.maximum(likelihood, LEAST_PROBABILITY))
     zero = jnp.zeros((), u.dtype)
     addends = {
         "u": u,
@@ -99,6 +99,7 @@ def count_pixels(
         "u_soft": u * soft,
         "u_wrong": jnp.where(wrong, u, zero),
         "u_mask": jnp.where(mask, u, zero),
+        "soft_mask": jnp.where(mask, soft, zero),
         "nll": nll / _NLL_SCALE,
         "brier": (1.0 - likelihood) ** 2,
     }
@@ -186,7 +187,8 @@ class PixelState:
         - `pcc_soft`, `pcc_hard`: Pearson correlation of u with |s(l) - y| and with wrong (0 or 1).
         - `auroc`: u as a detector of wrong pixels, `auroc_object`: only where prediction or truth is object, `aupr`:
           average precision of the same; `aurc_pixel`, `e_aurc_pixel`, `augrc_pixel` with risk = wrong. Each ranking
-          comes from a histogram of u, and `*_bound` is the largest possible distance from the unbinned value.
+          comes from a histogram of u, and `*_bound` is the largest possible distance from the unbinned value. There
+          is nothing to rank, so all are None, unless some pixels are wrong, some are right and u differs.
         """
         (right, wrong), inside = self.histogram.sum(axis=0), self.histogram[1]
         errors = int(wrong.sum())
@@ -195,20 +197,7 @@ class PixelState:
         result |= self._thresholded(pixels, errors)
         result |= self._calibration(pixels)
         result |= self._correlations(pixels, errors)
-        aurc = ordered.aurc(right + wrong, wrong)
-        best = ordered.aurc(np.array([pixels - errors, errors]), np.array([0, errors]))
-        return result | {
-            "auroc": ordered.auroc(right, wrong),
-            "auroc_bound": ordered.auroc_bound(right, wrong),
-            "auroc_object": ordered.auroc(*inside),
-            "auroc_object_bound": ordered.auroc_bound(*inside),
-            "aupr": ordered.average_precision(right, wrong),
-            "aupr_bound": ordered.average_precision_bound(right, wrong),
-            "aurc_pixel": aurc,
-            "aurc_pixel_bound": ordered.aurc_bound(right, wrong),
-            "e_aurc_pixel": None if aurc is None or best is None else aurc - best,
-            "augrc_pixel": ordered.augrc(right + wrong, wrong),
-        }
+        return result | _ranking(right, wrong) | _separation(*inside, "auroc_object")
 
     def reliability(self) -> dict[str, list[float | int | None]]:
         """The reliability diagram: edges, pixels, mean confidence and accuracy of each bin (None where it is empty)."""
@@ -252,7 +241,7 @@ class PixelState:
 
     def _correlations(self, pixels: int, errors: int) -> dict[str, int | float | None]:
         u, soft, u_u, soft_soft, u_soft, u_wrong = (_integer(self._sum(name)) for name in _SUMS[:6])
-        one = 1 << _UNIT
+        one = 1 << UNIT
         constant = self.ranges[:, 0] >= self.ranges[:, 1]
         # n^2 times (co)variances, in 2^-60; Python's integers neither overflow nor cancel.
         variance_u = pixels * u_u * one - u * u
@@ -276,17 +265,56 @@ def mean_uncertainty(
 
     `pixels` is the number of valid pixels of an object. Float64.
     """
+    return _object_means(counts, objects, pixels, "u")
+
+
+def mean_soft_accuracy(counts: PixelCounts, objects: int, pixels: int) -> Float[np.ndarray, "objects"]:
+    """Mean of 1 - |s(l) - y| over the predicted mask (the frame where it is empty); arguments as `mean_uncertainty`."""
+    return 1 - _object_means(counts, objects, pixels, "soft")[0]
+
+
+def _object_means(
+    counts: PixelCounts, objects: int, pixels: int, name: str
+) -> tuple[Float[np.ndarray, "objects"], Float[np.ndarray, "objects"]]:
     sums = np.asarray(counts.sums).sum(axis=3, dtype=np.int64)[:, :, :objects]
     area = np.asarray(counts.mask).sum(axis=(1, 2))[:objects]
-    frame = np.array([_real(limbs) for limbs in sums[:, _SUMS.index("u")].T]) / pixels
-    inside = np.array([_real(limbs) for limbs in sums[:, _SUMS.index("u_mask")].T]) / np.maximum(area, 1)
+    frame = np.array([_real(limbs) for limbs in sums[:, _SUMS.index(name)].T]) / pixels
+    inside = np.array([_real(limbs) for limbs in sums[:, _SUMS.index(f"{name}_mask")].T]) / np.maximum(area, 1)
     return np.where(area, inside, frame), frame
+
+
+def _ranking(right: ordered.Counts, wrong: ordered.Counts) -> dict[str, float | None]:
+    """Every figure of the order of all pixels, with its bound."""
+    names = ("aurc_pixel", "e_aurc_pixel", "augrc_pixel", "aupr")
+    separation = _separation(right, wrong, "auroc")
+    if separation["auroc"] is None:
+        return separation | dict.fromkeys(key for name in names for key in (name, f"{name}_bound"))
+    pixels, errors = int(right.sum() + wrong.sum()), int(wrong.sum())
+    aurc, bound = ordered.aurc(right + wrong, wrong), ordered.aurc_bound(right, wrong)
+    best = ordered.aurc(np.array([pixels - errors, errors]), np.array([0, errors]))
+    return separation | {
+        "aupr": ordered.average_precision(right, wrong),
+        "aupr_bound": ordered.average_precision_bound(right, wrong),
+        "aurc_pixel": aurc,
+        "aurc_pixel_bound": bound,
+        "e_aurc_pixel": aurc - best,
+        "e_aurc_pixel_bound": bound,  # the best order does not depend on u
+        "augrc_pixel": ordered.augrc(right + wrong, wrong),
+        "augrc_pixel_bound": ordered.augrc_bound(right, wrong),
+    }
+
+
+def _separation(right: ordered.Counts, wrong: ordered.Counts, name: str) -> dict[str, float | None]:
+    """AUROC and its bound under `name`; None without right or wrong pixels, and where one bin holds every pixel."""
+    if np.count_nonzero(right + wrong) < 2:
+        return dict.fromkeys((name, f"{name}_bound"))
+    return {name: ordered.auroc(right, wrong), f"{name}_bound": ordered.auroc_bound(right, wrong)}
 
 
 def _row_sums(values: Float[Array, "#k n h w"], selected: Bool[Array, "#k n h w"]) -> Int[Array, "2 k n h"]:
     """Sums of values in [0, 1] along rows, as the high and low 15 bits of 2^-30 units."""
-    units = jnp.where(selected, jnp.round(values * float(1 << _UNIT)).astype(jnp.int32), 0)
-    return jnp.stack([jnp.sum(units >> _LIMB, axis=-1), jnp.sum(units & ((1 << _LIMB) - 1), axis=-1)])
+    units = jnp.where(selected, jnp.round(values * float(1 << UNIT)).astype(jnp.int32), 0)
+    return jnp.stack([jnp.sum(units >> LIMB, axis=-1), jnp.sum(units & ((1 << LIMB) - 1), axis=-1)])
 
 
 def _range(values: Float[Array, "n h w"], valid: Bool[Array, "n h w"]) -> Float[Array, "2"]:
@@ -295,11 +323,11 @@ def _range(values: Float[Array, "n h w"], valid: Bool[Array, "n h w"]) -> Float[
 
 
 def _integer(limbs: Int[np.ndarray, "2"]) -> int:
-    return (int(limbs[0]) << _LIMB) + int(limbs[1])
+    return (int(limbs[0]) << LIMB) + int(limbs[1])
 
 
 def _real(limbs: Int[np.ndarray, "2"]) -> float:
-    return _integer(limbs) / (1 << _UNIT)
+    return _integer(limbs) / (1 << UNIT)
 
 
 def _correlation(covariance: int, variance_a: int, variance_b: int) -> float | None:

@@ -37,6 +37,8 @@ class RankingState:
     def compute(self) -> dict[str, float | None]:
         """Figures of masks ordered by mean u, as fractions; None where one does not exist.
 
+        There is nothing to rank, so all are None, unless two masks differ in mean u and two differ in IoU.
+
         - `aurc`: mean over coverage steps of the mean risk 1 - IoU of the most certain masks (appendix I); `e_aurc`:
           minus that of the best order; `augrc`: the generalised curve's area.
         - `auroc_mask`: mean u as a detector of masks with IoU < 0.5 (appendix J).
@@ -54,9 +56,10 @@ class RankingState:
 
     def _order(self, column: int) -> tuple[float | None, ...]:
         score, risk = self.rows[:, column], 1 - self.rows[:, 2]
+        if len(np.unique(score)) < 2 or len(np.unique(risk)) < 2:
+            return (None,) * 4
         count, risks = ordered.group(score, risk)
         failure = (self.rows[:, 2] < _FAILURE).astype(np.float64)
         failures = np.rint(ordered.group(score, failure)[1]).astype(np.int64)
         aurc, best = ordered.aurc(count, risks), ordered.aurc(*ordered.group(risk, risk))
-        e_aurc = None if aurc is None or best is None else aurc - best
-        return aurc, e_aurc, ordered.augrc(count, risks), ordered.auroc(count - failures, failures)
+        return aurc, aurc - best, ordered.augrc(count, risks), ordered.auroc(count - failures, failures)

@@ -45,6 +45,9 @@ def test_bounds_hold_for_any_finer_scores(seed):
         exact_aurc = ordered.aurc(*ordered.group(exact, wrong.astype(float)))
         error = abs(ordered.aurc(right_count + wrong_count, wrong_count.astype(float)) - exact_aurc)
         assert error <= ordered.aurc_bound(right_count, wrong_count) + 1e-12
+        exact_augrc = ordered.augrc(*ordered.group(exact, wrong.astype(float)))
+        error = abs(ordered.augrc(right_count + wrong_count, wrong_count.astype(float)) - exact_augrc)
+        assert error <= ordered.augrc_bound(right_count, wrong_count) + 1e-12
 
 
 def test_bounds_are_reached(rng):
@@ -53,9 +56,12 @@ def test_bounds_are_reached(rng):
     assert roc_auc_score(wrong, score + 0.5 * wrong) - middle == pytest.approx(
         ordered.auroc_bound(right_count, wrong_count), abs=1e-12
     )
-    best, worst = (curve_means(wrong[np.lexsort((key, score))].astype(float))[0] for key in (wrong, ~wrong))
-    middle = ordered.aurc(right_count + wrong_count, wrong_count.astype(float))
-    assert max(worst - middle, middle - best) == pytest.approx(ordered.aurc_bound(right_count, wrong_count), abs=1e-12)
+    best, worst = (curve_means(wrong[np.lexsort((key, score))].astype(float)) for key in (wrong, ~wrong))
+    for area, bound, low, high in zip(
+        (ordered.aurc, ordered.augrc), (ordered.aurc_bound, ordered.augrc_bound), best, worst, strict=True
+    ):
+        middle = area(right_count + wrong_count, wrong_count.astype(float))
+        assert max(high - middle, middle - low) == pytest.approx(bound(right_count, wrong_count), abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -66,6 +72,23 @@ def test_areas_without_ties_equal_the_definition(seed):
     expected = curve_means(risk[np.argsort(score)])
     assert ordered.aurc(*groups) == pytest.approx(expected[0], abs=1e-12)
     assert ordered.augrc(*groups) == pytest.approx(expected[1], abs=1e-12)
+
+
+def trapezoid(curve):
+    """Area under a curve over coverages 1/N, 2/N, ..., 1, stretched to coverages 0 to 1."""
+    n = len(curve)
+    return np.trapezoid(curve, np.arange(1, n + 1) / n) / (1 - 1 / n)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_areas_differ_from_the_trapezoids_of_torch_uncertainty_by_their_ends(seed):
+    rng = np.random.default_rng(seed)
+    score, risk = rng.random((2, 80))
+    sums, steps = np.cumsum(risk[np.argsort(score)]), np.arange(1, 81)
+    for area, curve in ((ordered.aurc, sums / steps), (ordered.augrc, sums / 80)):
+        ours = area(*ordered.group(score, risk))
+        # A trapezoid counts the first and the last step half.
+        assert trapezoid(curve) == pytest.approx((80 * ours - (curve[0] + curve[-1]) / 2) / 79, abs=1e-12)
 
 
 def test_areas_with_ties_are_means_over_all_orders():
@@ -98,6 +121,7 @@ def test_nothing_to_rank_has_no_value():
     assert ordered.aurc(none, none.astype(float)) is None
     assert ordered.augrc(none, none.astype(float)) is None
     assert ordered.aurc_bound(none, none) is None
+    assert ordered.augrc_bound(none, none) is None
 
 
 def test_risk_coverage_curve(rng):

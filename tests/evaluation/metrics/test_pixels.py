@@ -2,12 +2,15 @@ import jax
 import numpy as np
 import pytest
 from scipy.stats import pearsonr
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
 from ruac_jax.evaluation.metrics import pixels
-from ruac_jax.evaluation.metrics.pixels import PixelState, count_pixels, mean_uncertainty
+from ruac_jax.evaluation.metrics.pixels import PixelState, count_pixels, mean_soft_accuracy, mean_uncertainty
+from tests.evaluation.metrics.merging import check_merging
 
 count = jax.jit(count_pixels)
+RANKINGS = ("auroc", "auroc_object", "aupr", "aurc_pixel", "e_aurc_pixel", "augrc_pixel")
 
 
 def maps(rng, shape=(3, 24, 40), quantize=False):
@@ -81,8 +84,8 @@ def test_equals_independent_implementations(seed):
         binned = name.startswith(("auroc", "aupr", "aurc", "e_aurc", "augrc"))
         tolerance = 5e-3 if name == "aupr" else 2e-4 if binned else 1e-7
         assert result[name] == pytest.approx(value, abs=tolerance), name
-    assert set(result) == set(truth) | {"auroc_bound", "auroc_object_bound", "aupr_bound", "aurc_pixel_bound"}
-    for name in ("auroc", "auroc_object", "aupr", "aurc_pixel"):
+    assert set(result) == set(truth) | {f"{name}_bound" for name in RANKINGS}
+    for name in RANKINGS:
         assert abs(result[name] - truth[name]) <= result[f"{name}_bound"] + 1e-12
         assert result[f"{name}_bound"] < (0.05 if name == "aupr" else 2e-3)
 
@@ -122,6 +125,19 @@ def test_last_confidence_bin_is_closed():
     assert state.reliability()["accuracy"][0] is None
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_reliability_equals_scikit_learn(seed):
+    logits, probability, uncertainty, truth = maps(np.random.default_rng(seed))
+    diagram = state_of(logits, probability, uncertainty, truth).reliability()
+    confidence = np.maximum(probability, 1 - probability).ravel().astype(np.float64)
+    hit = ((probability > 0.5) == truth).ravel()
+    accuracy, mean = calibration_curve(hit, confidence, n_bins=15)
+    filled = [i for i, pixels in enumerate(diagram["pixels"]) if pixels]
+    np.testing.assert_allclose([diagram["accuracy"][i] for i in filled], accuracy, atol=1e-12)
+    np.testing.assert_allclose([diagram["confidence"][i] for i in filled], mean, atol=1e-7)
+    assert sum(diagram["pixels"]) == truth.size
+
+
 def test_invalid_pixels_do_not_count(rng):
     data = maps(rng, (2, 24, 40))
     whole = PixelState.from_counts(count(*data, np.ones((2, 24, 40), bool)))
@@ -136,14 +152,14 @@ def test_values_that_are_not_finite_are_reported(rng):
         assert not bool(count(*broken, np.ones((12, 24, 40), bool)).finite)
 
 
-def test_any_order_of_merging_gives_the_same_bits(rng):
+def figures(state):
+    return state.compute() | {"reliability": state.reliability(), "curve": state.risk_coverage()}
+
+
+def test_any_merging_gives_the_same_bits(rng):
     data = maps(rng, (12, 16, 16))
-    whole = state_of(*data).compute()
-    merged = PixelState.empty()
-    for index in rng.permutation(12):
-        merged = state_of(*(array[index : index + 1] for array in data)).merge(merged)
-    assert merged.compute() == whole
-    assert merged.merge(PixelState.empty()).compute() == whole
+    parts = [state_of(*(array[i : i + 1] for array in data)) for i in range(12)]
+    assert check_merging(PixelState.empty(), parts, figures) == figures(state_of(*data))
 
 
 def test_no_pixel_has_no_figure():
@@ -157,20 +173,28 @@ def test_no_pixel_has_no_figure():
 def test_no_error_or_only_errors_cannot_be_ranked(rng, wrong):
     _, probability, uncertainty, truth = maps(rng)
     result = state_of(np.where(truth != wrong, 3, -3).astype(np.float32), probability, uncertainty, truth).compute()
-    for name in ("auroc", "auroc_bound", "auroc_object", "aupr", "aupr_bound", "pcc_hard"):
+    for name in RANKINGS:
         assert result[name] is None
+        assert result[f"{name}_bound"] is None
+    assert result["pcc_hard"] is None
     assert result["pcc_soft"] is None  # |s(l) - y| is the same everywhere
-    assert result["aurc_pixel"] == pytest.approx(float(wrong), abs=1e-12)
-    assert result["e_aurc_pixel"] == pytest.approx(0, abs=1e-12)
+    assert result["pavpu"] is not None
 
 
-def test_constant_uncertainty_has_no_correlation(rng):
+def test_constant_uncertainty_ranks_nothing(rng):
     logits, probability, uncertainty, truth = maps(rng)
     result = state_of(logits, probability, np.full_like(uncertainty, 0.3), truth).compute()
-    assert result["pcc_soft"] is None
-    assert result["pcc_hard"] is None
-    assert result["auroc"] == 0.5
-    assert result["aurc_pixel"] == pytest.approx(np.mean((logits > 0) != truth), abs=1e-12)
+    for name in (*RANKINGS, "pcc_soft", "pcc_hard"):
+        assert result[name] is None
+    assert result["pavpu"] == pytest.approx(np.mean((logits > 0) != truth), abs=1e-12)  # everywhere uncertain
+
+
+def test_objects_without_errors_among_errors_elsewhere(rng):
+    logits, probability, uncertainty, truth = maps(rng, (1, 24, 40))
+    truth[:] = False
+    result = state_of(logits, probability, uncertainty, truth).compute()
+    assert result["auroc_object"] is None  # every pixel of the prediction is wrong
+    assert result["auroc"] is not None
 
 
 def test_saturated_probabilities_have_a_finite_likelihood():
@@ -191,7 +215,7 @@ def test_uncertainty_bins_are_monotone_and_narrow():
         assert not same or high <= low * (1 + 2.0**-11) or high < 2.0**-31
 
 
-def test_mean_uncertainty_of_masks_and_frames(rng):
+def test_means_over_masks_and_frames(rng):
     logits, probability, uncertainty, truth = maps(rng, (12, 24, 40))
     logits[1] = -1  # an empty mask
     counts = count(logits, probability, uncertainty, truth, np.ones(truth.shape, bool))
@@ -200,6 +224,10 @@ def test_mean_uncertainty_of_masks_and_frames(rng):
     np.testing.assert_allclose(frame, u[:3].mean(axis=(1, 2)), atol=1e-9)
     np.testing.assert_allclose(mask[[0, 2]], [u[i][logits[i] > 0].mean() for i in (0, 2)], atol=1e-9)
     assert mask[1] == frame[1]
+    accuracy = mean_soft_accuracy(counts, 3, 24 * 40)
+    right = 1 - np.abs(1 / (1 + np.exp(-logits[:3].astype(np.float64))) - truth[:3])
+    np.testing.assert_allclose(accuracy[[0, 2]], [right[i][logits[i] > 0].mean() for i in (0, 2)], atol=1e-7)
+    assert accuracy[1] == pytest.approx(right[1].mean(), abs=1e-7)
 
 
 def test_long_rows_do_not_overflow():

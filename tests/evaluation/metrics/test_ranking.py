@@ -3,6 +3,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from ruac_jax.evaluation.metrics.ranking import RankingState
+from tests.evaluation.metrics.merging import check_merging
 
 NAMES = ("aurc", "e_aurc", "augrc", "auroc_mask", "aurc_frame", "e_aurc_frame", "augrc_frame", "auroc_frame")
 
@@ -36,22 +37,38 @@ def test_equals_brute_force_and_scikit_learn(seed):
         assert result[auroc] == pytest.approx(roc_auc_score(iou < 0.5, score), abs=1e-12)
 
 
-def test_any_order_of_merging_gives_the_same_bits(rng):
-    rows = np.round(rng.random((60, 3)), 2)  # with ties
-    whole = RankingState(rows).compute()
-    merged = RankingState()
-    for index in rng.permutation(12):
-        merged = RankingState(rows[5 * index : 5 * index + 5]).merge(merged)
-    assert merged.compute() == whole
+def figures(state):
+    return state.compute() | {"curve": state.risk_coverage()}
 
 
-def test_degenerate_sets():
-    assert RankingState().compute() == dict.fromkeys(NAMES)
-    single = RankingState(np.array([[0.2, 0.1, 0.75]])).compute()
-    assert single["aurc"] == single["augrc"] == 0.25
-    assert single["e_aurc"] == 0
-    assert single["auroc_mask"] is None
-    constant = RankingState(np.array([[0.2, 0.1, 0.25], [0.2, 0.1, 0.75]])).compute()
-    assert constant["auroc_mask"] == 0.5
-    assert constant["aurc"] == pytest.approx(0.5, abs=1e-15)
+def test_any_merging_gives_the_same_bits(rng):
+    rows = rng.random((600, 3))
+    rows[:, :2] = np.round(rows[:, :2], 1)  # ties of many risks, whose sum depends on their order
+    parts = [RankingState(rows[50 * i : 50 * i + 50]) for i in range(12)]
+    assert check_merging(RankingState(), parts, figures) == figures(RankingState(rows))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        np.zeros((0, 3)),
+        np.array([[0.2, 0.1, 0.75]]),  # one mask
+        np.array([[0.2, 0.1, 0.25], [0.2, 0.1, 0.75]]),  # constant uncertainty
+        np.array([[0.2, 0.1, 1.0], [0.3, 0.2, 1.0]]),  # no error
+        np.array([[0.2, 0.1, 0.0], [0.3, 0.2, 0.0]]),  # nothing but errors
+    ],
+)
+def test_nothing_to_rank_has_no_figure(rows):
+    assert RankingState(rows).compute() == dict.fromkeys(NAMES)
+
+
+def test_only_good_masks_have_an_order_but_no_failure_to_detect():
+    result = RankingState(np.array([[0.2, 0.1, 0.9], [0.3, 0.1, 0.6]])).compute()
+    assert result["aurc"] == pytest.approx((0.1 + 0.25) / 2, abs=1e-15)
+    assert result["auroc_mask"] is None
+    assert result["aurc_frame"] is None  # constant over frames
+
+
+def test_curve_of_few_masks():
     assert RankingState().risk_coverage() == {"coverage": [], "risk": []}
+    assert RankingState(np.array([[0.2, 0.1, 0.75]])).risk_coverage() == {"coverage": [1.0], "risk": [0.25]}
