@@ -14,7 +14,7 @@ from ml_collections import config_flags
 
 from ruac_jax.config import parse_config
 from ruac_jax.errors import UserError, run_main
-from ruac_jax.evaluation.run import evaluate_model
+from ruac_jax.evaluation.run import EvaluationSettings, evaluate_model
 from ruac_jax.training.loop import train
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config(), see configs/.", lock_config=True)
@@ -41,9 +41,13 @@ def main(argv: Sequence[str]) -> None:
             config.evaluation.datasets,
             workdir / "evaluation",
             config=dataclasses.asdict(config),
-            data_dir=config.data.data_dir,
-            num_images=config.evaluation.num_images,
-            pictures=config.evaluation.pictures,
+            settings=EvaluationSettings(
+                image_size=config.image_size,
+                num_images=config.evaluation.num_images,
+                data_dir=config.data.data_dir,
+                pictures=config.evaluation.pictures,
+                replace=True,
+            ),
         )
 
 

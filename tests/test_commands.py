@@ -49,7 +49,7 @@ def test_the_quickstart_trains_resumes_evaluates_and_exports(tmp_path):
         "000003_adversarial.png",
     }
     results = json.loads((tmp_path / "run/evaluation/results.json").read_text())
-    assert results.keys() == {"datasets", "config", "versions", "checkpoint"}
+    assert results.keys() == {"datasets", "groups", "prompts", "strata", "config", "versions", "checkpoint"}
     assert results["datasets"].keys() == {"shapes/source", "shapes/xray"}
     wanted = {"images", "objects", "j", "f", "j_and_f", "pavpu", "aurc", "ece", "auroc"}
     assert wanted <= results["datasets"]["shapes/xray"].keys()

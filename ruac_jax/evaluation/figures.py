@@ -1,6 +1,6 @@
 """Figures of an evaluation, drawn without a display. Colours are Okabe and Ito's, distinct to colour-blind readers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,12 @@ def draw_risk_coverage(curves: Mapping[str, Mapping[str, Sequence[float]]], path
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     axes = figure.subplots()
     for index, (name, curve) in enumerate(curves.items()):
-        axes.plot(curve["coverage"], curve["risk"], label=name, linewidth=1.8, **_line(index))
+        axes.plot(curve["coverage"], curve["risk"], label=name, linewidth=1.8, **line_style(index))
     axes.set(xlim=(0, 1), xlabel="coverage (share of masks kept, most certain first)", ylabel="risk (mean 1 - IoU)")
     axes.set_ylim(bottom=0)
-    _finish_axes(axes)
+    finish_axes(axes)
     figure.legend(loc="outside right upper", fontsize=8, frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_reliability(diagrams: Mapping[str, Mapping[str, Sequence[Any]]], path: Path) -> None:
@@ -41,25 +41,26 @@ def draw_reliability(diagrams: Mapping[str, Mapping[str, Sequence[Any]]], path: 
     for index, (name, diagram) in enumerate(diagrams.items()):
         filled = [i for i, pixels in enumerate(diagram["pixels"]) if pixels]
         confidence, accuracy = ([diagram[key][i] for i in filled] for key in ("confidence", "accuracy"))
-        upper.plot(confidence, accuracy, label=name, marker="o", markersize=3.5, linewidth=1.5, **_line(index))
+        upper.plot(confidence, accuracy, label=name, marker="o", markersize=3.5, linewidth=1.5, **line_style(index))
         total = max(sum(diagram["pixels"]), 1)
         shares = [diagram["pixels"][i] / total for i in filled]
-        lower.plot(confidence, shares, marker="o", markersize=3, linewidth=1.2, **_line(index))
+        lower.plot(confidence, shares, marker="o", markersize=3, linewidth=1.2, **line_style(index))
     upper.set(ylabel="accuracy", xlim=(0.49, 1.01))
     upper.set_ylim(top=1.02)
-    lower.set(xlabel="confidence max(p, 1 - p)", ylabel="share of pixels", yscale="log")
+    lower.set(xlabel="confidence max(p, 1 - p)", ylabel="share of pixels")
+    if any(any(diagram["pixels"]) for diagram in diagrams.values()):
+        lower.set_yscale("log")
     for axes in (upper, lower):
-        _finish_axes(axes)
+        finish_axes(axes)
     figure.legend(loc="outside right upper", fontsize=8, frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_domain_bars(datasets: Mapping[str, Metrics], path: Path, *, groups: Mapping[str, str] | None = None) -> None:
     """J&F, PAvPU, AURC and ECE of every dataset, coloured by group, with the average of the targets as a line."""
     groups = groups or {}
     names = list(datasets)
-    kinds = [kind for kind in dict.fromkeys(groups.get(name, "") for name in names) if kind != SOURCE_GROUP]
-    colors = {kind: PALETTE[i % len(PALETTE)] for i, kind in enumerate(kinds)} | {SOURCE_GROUP: _SOURCE_COLOR}
+    colors = group_colors([groups.get(name, "") for name in names])
     mean = average(datasets, groups)
     figure = Figure(figsize=(11, 1.6 + 0.32 * len(names)), layout="constrained")
     panels = figure.subplots(1, len(_BAR_METRICS), sharey=True)
@@ -77,13 +78,12 @@ def draw_domain_bars(datasets: Mapping[str, Metrics], path: Path, *, groups: Map
         axes.set_xlim(0, 1.22 * max([*shown, 1e-6]))
         axes.set_title(title, fontsize=10)
         axes.set_yticks(range(len(names)), names, fontsize=8)
-        _finish_axes(axes, grid="x")
+        finish_axes(axes, grid="x")
     panels[0].invert_yaxis()
     lines = [line for line in panels[0].get_lines() if line.get_label() == AVERAGE]
-    present = [kind for kind in (SOURCE_GROUP, *kinds) if kind in groups.values()]
-    patches = [Patch(color=colors[kind], label=kind) for kind in present]
+    patches = [Patch(color=color, label=kind) for kind, color in colors.items() if kind]
     figure.legend(handles=[*patches, *lines], loc="outside lower center", ncols=6, fontsize=8, frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_examples(examples: Sequence[Example], path: Path) -> None:
@@ -110,7 +110,7 @@ def draw_examples(examples: Sequence[Example], path: Path) -> None:
     for axes, title in zip(panels[0], titles, strict=True):
         axes.set_title(title, fontsize=10)
     figure.colorbar(heat, ax=panels[:, 3].tolist(), fraction=0.045, pad=0.02).ax.tick_params(labelsize=7)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def overlay(
@@ -130,20 +130,30 @@ def overlay(
     return painted.clip(0, 255).astype(np.uint8)
 
 
-def _line(index: int) -> dict[str, str]:
-    """The first line is the source domain's by convention: black; then colours, then line styles."""
+def group_colors(groups: Iterable[str]) -> dict[str, str]:
+    """A colour for every group that occurs, black for the source's, which comes first; the others as they appear."""
+    kinds = dict.fromkeys(groups)
+    source = {SOURCE_GROUP: _SOURCE_COLOR} if SOURCE_GROUP in kinds else {}
+    targets = [kind for kind in kinds if kind != SOURCE_GROUP]
+    return source | {kind: PALETTE[i % len(PALETTE)] for i, kind in enumerate(targets)}
+
+
+def line_style(index: int) -> dict[str, str]:
+    """Keywords of the n-th line: the first (source domain or reference method) is black; then colours, then dashes."""
     if index == 0:
         return {"color": _SOURCE_COLOR, "linestyle": "-"}
     style, color = divmod(index - 1, len(PALETTE))
     return {"color": PALETTE[color], "linestyle": _STYLES[style % len(_STYLES)]}
 
 
-def _finish_axes(axes: Axes, grid: str = "both") -> None:
+def finish_axes(axes: Axes, grid: str = "both") -> None:
+    """Takes away the frame's upper and right side and draws a pale grid behind the data."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis=grid, color="#E4E4E4", linewidth=0.6)
     axes.set_axisbelow(True)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure; its folder is made if it does not exist."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=_DPI)

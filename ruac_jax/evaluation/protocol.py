@@ -1,84 +1,52 @@
-"""One evaluation for every method: fixed clicks, one pass per object, all metrics at the image's own resolution.
+"""One evaluation for every method: the same clicks, one encoding per image, all metrics at the image's own resolution.
 
-The image is resized to the network's square (bilinear with antialiasing) and encoded once; each object gets the three
-clicks of `prompts.fixed_clicks` (points scale as x * S / w); objects are decoded together in buckets of 1, 2, ... 64;
-logits, probability and uncertainty are upsampled bilinearly and the mask is logits > 0. Each object is scored on
-its own mask. Image sizes are padded to buckets too, so the number of compilations does not grow with the data.
+The image is resized to the network's square (bilinear with antialiasing) and encoded once; its objects are decoded
+together in buckets of 1, 2, ... 64. Each object is scored on its own mask. Two ways of clicking: "fixed3" gives the
+three clicks of `prompts.fixed_points`, all at once; "interactive3" gives the first of them, then twice corrects the
+largest error (`prompts.corrective_click`) with the last logits fed back, as the reference code does.
 """
 
 import dataclasses
-import functools
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 from PIL import Image
 from tqdm import tqdm
 
+from ruac_jax.data.masks import Masks, mask_areas
 from ruac_jax.data.record import Record, Source
 from ruac_jax.errors import UserError
-from ruac_jax.evaluation.metrics.pixels import PixelCounts, PixelState, count_pixels, mean_uncertainty
-from ruac_jax.evaluation.metrics.ranking import RankingState
-from ruac_jax.evaluation.metrics.region import RegionState, score_objects
-from ruac_jax.functional.resize import interpolation_matrix
-from ruac_jax.prompts import fixed_clicks
+from ruac_jax.evaluation.measure import measure_objects, objects_at_once, upsample
+from ruac_jax.evaluation.prediction import OBJECT_BUCKETS, Prediction, Predictor
+from ruac_jax.evaluation.state import DatasetState, digest_prompts
+from ruac_jax.prompts import CLICKS, corrective_click, fixed_points
+from ruac_jax.sam2.prompt_encoder import ABSENT, POSITIVE
+from ruac_jax.threads import map_in_threads
 
-OBJECT_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
-_MEASURED_OBJECTS = 8  # at most this many objects, and this many pixels, are measured at once
-_MEASURED_PIXELS = 1 << 23
-
-Maps = Float[Array | np.ndarray, "n h w"]
+_THREADS_PER_DEVICE = 2  # one reads and scores while the other's network runs
+_DRAWN_OBJECTS = 16
 
 
-@runtime_checkable
-class Prediction(Protocol):
-    """What a network says about `n` objects, on a grid of its own (SAM2: a quarter of its image size)."""
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """How objects are prompted and which are judged.
 
-    @property
-    def logits(self) -> Maps:
-        """The mask is where they are above 0."""
-        ...
+    Attributes:
+      prompts: "fixed3" or "interactive3".
+      max_objects: the largest so many of an image are judged (ties: earlier ones); None: all.
+      patch: side of the patches of `PatchState`, px.
+    """
 
-    @property
-    def probability(self) -> Maps:
-        """Of the object at each pixel, in [0, 1]; the one that the uncertainty belongs to."""
-        ...
-
-    @property
-    def uncertainty(self) -> Maps:
-        """In [0, 1]."""
-        ...
-
-
-@runtime_checkable
-class Predictor(Protocol):
-    """A method under evaluation. Both methods should be jitted: they see few shapes (`OBJECT_BUCKETS`)."""
-
-    @property
-    def image_size(self) -> int:
-        """Side S of the square image that it takes, px."""
-        ...
-
-    def encode(self, image: UInt8[np.ndarray, "s s 3"]) -> Any:
-        """Features of an RGB image, computed once for all its objects."""
-        ...
-
-    def decode(self, features: Any, points: Float[np.ndarray, "n p 2"], labels: Int[np.ndarray, "n p"]) -> Prediction:
-        """Segments `n` objects, n one of `OBJECT_BUCKETS`.
-
-        Args:
-          features: from `encode`.
-          points: float32 (x, y) in pixels of the square image, integer coordinates being pixel centres as in SAM2.
-          labels: int32, 1 for positive clicks.
-        """
-        ...
+    prompts: Literal["fixed3", "interactive3"] = "fixed3"
+    max_objects: int | None = None
+    patch: int = 4
 
 
 class Example(NamedTuple):
-    """An evaluated image, to be drawn."""
+    """An evaluated image, to be drawn: its first objects."""
 
     image: UInt8[np.ndarray, "h w 3"]
     truth: Bool[np.ndarray, "n h w"]
@@ -87,99 +55,92 @@ class Example(NamedTuple):
     image_id: str
 
 
-@dataclasses.dataclass(frozen=True)
-class DatasetState:
-    """All metrics of a dataset, mergeable."""
-
-    images: int = 0
-    skipped: int = 0  # objects without a pixel: they cannot be clicked
-    region: RegionState = dataclasses.field(default_factory=RegionState)
-    pixels: PixelState = dataclasses.field(default_factory=PixelState.empty)
-    ranking: RankingState = dataclasses.field(default_factory=RankingState)
-
-    def merge(self, other: "DatasetState") -> "DatasetState":
-        """State of both sets of images together."""
-        return DatasetState(
-            self.images + other.images,
-            self.skipped + other.skipped,
-            self.region.merge(other.region),
-            self.pixels.merge(other.pixels),
-            self.ranking.merge(other.ranking),
-        )
-
-    def compute(self) -> dict[str, int | float | None]:
-        """Every figure of the dataset, as fractions in [0, 1] (NLL in nats); None where one does not exist.
-
-        `images`, `objects`, `skipped`, and what `RegionState`, `PixelState` and `RankingState` compute.
-        """
-        counts = {"images": self.images, "objects": self.region.objects, "skipped": self.skipped}
-        return counts | self.region.compute() | self.ranking.compute() | self.pixels.compute()
-
-    def curves(self) -> dict[str, dict[str, list[Any]]]:
-        """Data of the figures: `risk_coverage` (masks), `risk_coverage_pixel`, `reliability`."""
-        return {
-            "risk_coverage": self.ranking.risk_coverage(),
-            "risk_coverage_pixel": self.pixels.risk_coverage(),
-            "reliability": self.pixels.reliability(),
-        }
+_FIXED = Protocol()
 
 
 def evaluate_source(
-    predictor: Predictor, source: Source, *, name: str = "", max_images: int | None = None, examples: int = 0
-) -> tuple[DatasetState, list[Example]]:
-    """Evaluates the records of a source in their order, with a progress bar.
+    predictors: Sequence[Predictor],
+    source: Source,
+    *,
+    indices: Sequence[int] | None = None,
+    protocol: Protocol = _FIXED,
+    name: str = "",
+    drawn: frozenset[int] = frozenset(),
+    draw: Callable[[Example], None] | None = None,
+) -> DatasetState:
+    """Evaluates records of a source, with a progress bar.
 
     Args:
-      predictor: the method.
+      predictors: the method, once for each device; images take turns.
       source: random access to records.
+      indices: the records to evaluate; None: all.
+      protocol: prompts and objects.
       name: shown beside the progress bar.
-      max_images: only that many images from the start.
-      examples: how many images to keep for drawing, evenly spread over those with objects.
+      drawn: of `indices`, those to hand to `draw`.
+      draw: called with each of these that has objects.
 
     Returns:
-      The state of the metrics, and the examples.
+      The state of the metrics; the same to the last bit for any number of devices and any order.
 
     Raises:
       UserError: a record's masks do not fit its image, or the network returned a value that is not finite.
     """
-    count = len(source) if max_images is None else min(max_images, len(source))
-    kept = {int(index) for index in np.linspace(0, count - 1, min(examples, count)).round()}
-    state, drawn = DatasetState(), []
-    for index in tqdm(range(count), desc=name or None, unit="image", leave=False):
-        image_state, example = evaluate_record(predictor, source[index], with_example=index in kept)
+    chosen = range(len(source)) if indices is None else indices
+
+    def evaluate(task: tuple[int, Predictor]) -> tuple[DatasetState, Example | None]:
+        index, predictor = task
+        return evaluate_record(predictor, source[index], protocol, with_example=index in drawn)
+
+    state = DatasetState()
+    tasks = zip(chosen, itertools.cycle(predictors), strict=False)
+    results = map_in_threads(evaluate, tasks, _THREADS_PER_DEVICE * len(predictors))
+    for image_state, example in tqdm(results, name or None, len(chosen), unit="image", leave=False, dynamic_ncols=True):
         state = state.merge(image_state)
-        if example is not None:
-            drawn.append(example)
-    return state, drawn
+        if example is not None and draw is not None:
+            draw(example)
+    return state
 
 
 def evaluate_record(
-    predictor: Predictor, record: Record, *, with_example: bool = False
+    predictor: Predictor, record: Record, protocol: Protocol = _FIXED, *, with_example: bool = False
 ) -> tuple[DatasetState, Example | None]:
     """Evaluates one image; the example is None unless wanted and there are objects. Errors as `evaluate_source`."""
     _check(record)
-    image, masks = record["image"], record["masks"]
-    truth = masks[masks.any(axis=(1, 2))]
-    state = DatasetState(images=1, skipped=len(masks) - len(truth))
-    if not len(truth):
+    image, masks, image_id = record["image"], record["masks"], record["image_id"]
+    areas = mask_areas(masks)
+    judged = _judged(areas, protocol.max_objects)
+    points = record["points"][judged] if "points" in record else fixed_points(masks, judged)
+    state = DatasetState(
+        images=1,
+        skipped=int(np.count_nonzero(areas == 0)),
+        left_out=int(np.count_nonzero(areas)) - len(judged),
+        prompts=digest_prompts(image_id, points) if len(judged) else 0,
+    )
+    if not len(judged):
         return state, None
-    clicks = [fixed_clicks(mask) for mask in truth]
-    points = np.stack([points for points, _ in clicks]) * _scale(image, predictor.image_size)
-    labels = np.stack([labels for _, labels in clicks])
     features = predictor.encode(network_image(image, predictor.image_size))
-    predictions, uncertainties = [], []
-    for start in range(0, len(truth), OBJECT_BUCKETS[-1]):
-        chosen = slice(start, start + OBJECT_BUCKETS[-1])
-        maps = decode_padded(predictor, features, points[chosen], labels[chosen])
-        measured, prediction = _measure_objects(maps, truth[chosen], record["image_id"])
-        state = state.merge(measured)
-        predictions.append(prediction)
-        if with_example:
-            uncertainties.append(upsample(maps.uncertainty, truth.shape[1:])[: len(prediction)])
+    size = image.shape[:2]
+    scale = np.array([predictor.image_size / size[1], predictor.image_size / size[0]])
+    shown: list[tuple[np.ndarray, ...]] = []
+    for start in range(0, len(judged), OBJECT_BUCKETS[-1]):
+        part = judged[start : start + OBJECT_BUCKETS[-1]]
+        clicks = points[start : start + len(part)]
+        if protocol.prompts == "fixed3":
+            labels = np.full(clicks.shape[:2], POSITIVE)
+            maps = decode_padded(predictor, features, clicks * scale, labels)
+        else:
+            maps = _interact(predictor, features, clicks[:, 0], scale, masks, part)
+        step = objects_at_once(len(maps.logits), size)
+        for first in range(0, len(part), step):
+            truth = masks[part[first : first + step]]
+            measured = measure_objects(maps, first, step, truth, protocol.patch, image_id)
+            state = state.merge(measured.state)
+            if with_example and sum(len(pieces[0]) for pieces in shown) < _DRAWN_OBJECTS:
+                shown.append((truth, measured.mask, measured.uncertainty))
     if not with_example:
         return state, None
-    drawn = np.concatenate(predictions), np.concatenate(uncertainties)
-    return state, Example(image, truth, *drawn, record["image_id"])
+    drawn = (np.concatenate(pieces) for pieces in zip(*shown, strict=True))
+    return state, Example(image, *drawn, image_id)
 
 
 def network_image(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
@@ -194,109 +155,53 @@ def decode_padded(
     features: Any,
     points: Float[np.ndarray, "n p 2"],
     labels: Int[np.ndarray, "n p"],
+    previous: Float[Array | np.ndarray, "bucket h w"] | None = None,
 ) -> Prediction:
-    """Decodes up to 64 objects, padded to a bucket by repeating the last: the prediction has the bucket's length."""
+    """Decodes up to 64 objects, padded to a bucket by repeating the last: the prediction has the bucket's length.
+
+    `previous` has the bucket's length too.
+    """
     bucket = next(size for size in OBJECT_BUCKETS if size >= len(points))
     rows = np.minimum(np.arange(bucket), len(points) - 1)
-    return predictor.decode(features, points[rows].astype(np.float32), labels[rows].astype(np.int32))
+    given = points[rows].astype(np.float32), labels[rows].astype(np.int32)
+    return predictor.decode(features, *given) if previous is None else predictor.decode(features, *given, previous)
 
 
-def upsample(maps: Maps, size: tuple[int, ...]) -> Float[np.ndarray, "n H W"]:
-    """Bilinear, half-pixel centres, as SAM2 brings masks to the image's size (height, width); on the host."""
-    rows, columns = (
-        interpolation_matrix(source, target, "bilinear").astype(np.float32)
-        for source, target in zip(maps.shape[1:], size, strict=True)
-    )
-    return rows @ np.asarray(maps, np.float32) @ columns.T
+def _interact(
+    predictor: Predictor,
+    features: Any,
+    first: Int[np.ndarray, "n 2"],
+    scale: Float[np.ndarray, "2"],
+    masks: Masks,
+    rows: Int[np.ndarray, "n"],
+) -> Prediction:
+    """One click, then corrections; an object without an error gets no further click."""
+    points = np.zeros((len(first), CLICKS, 2))
+    labels = np.full((len(first), CLICKS), ABSENT)
+    points[:, 0], labels[:, 0] = first * scale, POSITIVE
+    maps = decode_padded(predictor, features, points, labels)
+    for turn in range(1, CLICKS):
+        logits = np.asarray(maps.logits)
+        for index, row in enumerate(rows):
+            truth = masks[row : row + 1][0]
+            prediction = upsample(logits[index : index + 1], truth.shape)[0] > 0
+            if (click := corrective_click(truth, prediction)) is not None:
+                points[index, turn], labels[index, turn] = click[0] * scale, click[1]
+        maps = decode_padded(predictor, features, points, labels, maps.logits)
+    return maps
 
 
-def _measure_objects(
-    maps: Prediction, truth: Bool[np.ndarray, "n h w"], image_id: str
-) -> tuple[DatasetState, Bool[np.ndarray, "n h w"]]:
-    """Metrics of the first `n` objects of a prediction, and their masks at the image's size."""
-    objects, height, width = truth.shape
-    frame = _frame(height), _frame(width)
-    rows = _padded_matrix(maps.logits.shape[1], height, frame[0])
-    columns = _padded_matrix(maps.logits.shape[2], width, frame[1])
-    bucket = len(maps.logits)
-    step = min(bucket, _MEASURED_OBJECTS)
-    while step > 1 and step * frame[0] * frame[1] > _MEASURED_PIXELS:
-        step //= 2
-    state, masks = DatasetState(), []
-    for start in range(0, objects, step):
-        part = truth[start : start + step]
-        padded = np.zeros((step, *frame), bool)
-        padded[: len(part), :height, :width] = part
-        extent = np.array([len(part), height, width], np.int32)
-        low = _take(maps.logits, maps.probability, maps.uncertainty, np.int32(start), step)
-        counts = _measure(*low, padded, rows, columns, extent)
-        if not counts.finite:
-            raise UserError(f"{image_id}: the network returned values that are not finite")
-        mask = np.asarray(counts.mask)[: len(part), :height, :width]
-        j, f = score_objects(mask, part)
-        uncertainty = mean_uncertainty(counts, len(part), height * width)
-        state = state.merge(
-            DatasetState(
-                region=RegionState.from_scores(j, f),
-                pixels=PixelState.from_counts(counts),
-                ranking=RankingState.from_objects(*uncertainty, j),
-            )
-        )
-        masks.append(mask)
-    return state, np.concatenate(masks)
-
-
-@functools.partial(jax.jit, static_argnums=4)
-def _take(
-    logits: Maps, probability: Maps, uncertainty: Maps, start: Int[Array | np.integer, ""], count: int
-) -> tuple[Float[Array, "m h w"], ...]:
-    """Objects `start` to `start + count`: apart from `_measure`, which then compiles for fewer shapes."""
-    maps = (logits, probability, uncertainty)
-    return tuple(jax.lax.dynamic_slice_in_dim(each.astype(jnp.float32), start, count) for each in maps)
-
-
-@jax.jit
-def _measure(
-    logits: Float[Array, "m h w"],
-    probability: Float[Array, "m h w"],
-    uncertainty: Float[Array, "m h w"],
-    truth: Bool[Array | np.ndarray, "m H W"],
-    rows: Float[Array | np.ndarray, "H h"],
-    columns: Float[Array | np.ndarray, "W w"],
-    extent: Int[Array | np.ndarray, "3"],
-) -> PixelCounts:
-    """Upsamples `m` objects and counts their pixels within `extent` (objects, height, width)."""
-
-    def enlarge(maps: Float[Array, "m h w"]) -> Float[Array, "m H W"]:
-        return jnp.einsum("Hh,nhw,Ww->nHW", rows, maps, columns, precision=jax.lax.Precision.HIGHEST)
-
-    inside = [jnp.arange(size) < extent[axis] for axis, size in enumerate(truth.shape)]
-    valid = inside[0][:, None, None] & inside[1][None, :, None] & inside[2][None, None, :]
-    return count_pixels(enlarge(logits), enlarge(probability), enlarge(uncertainty), truth, valid)
-
-
-@functools.lru_cache(maxsize=64)
-def _padded_matrix(source: int, target: int, padded: int) -> Float[np.ndarray, "{padded} {source}"]:
-    matrix = np.zeros((padded, source), np.float32)
-    matrix[:target] = interpolation_matrix(source, target, "bilinear")
-    return matrix
-
-
-def _frame(side: int) -> int:
-    """Side of the padded image: few values, so few compilations."""
-    step = 128 if side <= 512 else 256 if side <= 2048 else 1024
-    return -(-side // step) * step
-
-
-def _scale(image: UInt8[np.ndarray, "h w 3"], size: int) -> Float[np.ndarray, "2"]:
-    height, width = image.shape[:2]
-    return np.array([size / width, size / height])
+def _judged(areas: Int[np.ndarray, "n"], most: int | None) -> Int[np.ndarray, "m"]:
+    """Indices of the objects to judge, in their order."""
+    present = np.flatnonzero(areas)
+    if most is None or len(present) <= most:
+        return present
+    return np.sort(present[np.argsort(-areas[present], kind="stable")[:most]])
 
 
 def _check(record: Record) -> None:
     image, masks = record["image"], record["masks"]
-    shapes: Sequence[int] = masks.shape[1:]
-    if masks.ndim != 3 or tuple(shapes) != image.shape[:2]:
+    if len(masks.shape) != 3 or tuple(masks.shape[1:]) != image.shape[:2]:
         raise UserError(
             f"{record['image_id']}: masks of shape {masks.shape} do not fit an image of {image.shape[:2]} (h, w)"
         )

@@ -13,6 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ruac_jax.evaluation.strata import format_strata
+from ruac_jax.evaluation.tables import markdown_table, show
+
 Metrics = Mapping[str, int | float | None]
 SOURCE_GROUP = "source"
 AVERAGE = "average of targets"
@@ -46,6 +49,8 @@ def write_results(
     versions: Mapping[str, str],
     checkpoint: Any,
     groups: Mapping[str, str] | None = None,
+    prompts: Mapping[str, str] | None = None,
+    strata: Mapping[str, Mapping[str, Metrics]] | None = None,
     curves: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes the results of an evaluation; each file appears whole or not at all.
@@ -57,16 +62,28 @@ def write_results(
       versions: of the software.
       checkpoint: what was evaluated.
       groups: group of each dataset ("source" for the training domain); none: one group.
+      prompts: fingerprint of each dataset's clicks; equal ones make methods comparable.
+      strata: figures of the objects of each dataset by stratum (`StrataState.compute`).
       curves: data of the figures by dataset (`DatasetState.curves`), written to `curves.json`.
 
     Raises:
       ValueError: a number is NaN or infinite.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
-    results = {"datasets": datasets, "config": config, "versions": versions, "checkpoint": checkpoint}
+    results = {
+        "datasets": datasets,
+        "groups": groups or {},
+        "prompts": prompts or {},
+        "strata": strata or {},
+        "config": config,
+        "versions": versions,
+        "checkpoint": checkpoint,
+    }
     _write(output_dir / "results.json", json.dumps(results, indent=2, allow_nan=False) + "\n")
     _write(output_dir / "results.csv", _format_csv(datasets, groups or {}))
-    _write(output_dir / "table.md", format_table(datasets, groups=groups) + "\n\n" + _UNITS)
+    sections = [format_table(datasets, groups=groups), _UNITS, format_correction(datasets, groups)]
+    sections += [f"## {name}: where masks fail\n\n{format_strata(parts)}" for name, parts in (strata or {}).items()]
+    _write(output_dir / "table.md", "\n\n".join(section.strip() for section in sections if section) + "\n")
     if curves is not None:
         _write(output_dir / "curves.json", json.dumps(curves, allow_nan=False) + "\n")
 
@@ -82,25 +99,39 @@ def average(datasets: Mapping[str, Metrics], groups: Mapping[str, str] | None = 
 
 
 def format_table(datasets: Mapping[str, Metrics], *, groups: Mapping[str, str] | None = None) -> str:
-    """The table in Markdown, aligned to be read in a terminal too: datasets by group, then the average of targets."""
+    """The table in Markdown, aligned to be read in a terminal too: datasets by group, then the averages of targets."""
     groups = groups or {}
     header = ["dataset", "group", "images", "objects", *(column.title for column in COLUMNS)]
     rows = [
         [name, groups.get(name, ""), _count(metrics.get("images")), _count(metrics.get("objects")), *_cells(metrics)]
         for name, metrics in _grouped(datasets, groups)
     ]
-    if any(groups.get(name) != SOURCE_GROUP for name in datasets):
-        rows.append([AVERAGE, "", "", "", *_cells(average(datasets, groups))])
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    rule = ["-" * width if i < 2 else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
-    lines = [
-        [
-            cell.ljust(width) if i < 2 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        for row in [header, rule, *rows]
+    targets = {name: metrics for name, metrics in datasets.items() if groups.get(name) != SOURCE_GROUP}
+    kinds = dict.fromkeys(groups.get(name, "") for name in targets)
+    members = {kind: {name: targets[name] for name in targets if groups.get(name, "") == kind} for kind in kinds}
+    for kind, part in members.items():
+        if len(kinds) > 1 and len(part) > 1:
+            rows.append([f"average of {kind or 'ungrouped'}", kind, "", "", *_cells(average(part))])
+    if targets:
+        rows.append([AVERAGE, "", "", "", *_cells(average(targets))])
+    return markdown_table(header, rows, left=2)
+
+
+def format_correction(datasets: Mapping[str, Metrics], groups: Mapping[str, str] | None = None) -> str:
+    """What UncCorr does to J&F (table 4 of the paper), in a sentence; empty without target datasets that have it."""
+    pairs = [
+        (metrics["j_and_f"], metrics["corrected_j_and_f"])
+        for name, metrics in datasets.items()
+        if (groups or {}).get(name) != SOURCE_GROUP and metrics.get("corrected_j_and_f") is not None
     ]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    if not pairs:
+        return ""
+    before, after = (100 * sum(values) / len(pairs) for values in zip(*pairs, strict=True))
+    better, worse = sum(new > old for old, new in pairs), sum(new < old for old, new in pairs)
+    return (
+        f"UncCorr (uncertain fragments removed): J&F of targets {before:.2f} becomes {after:.2f} "
+        f"({after - before:+.2f}); better on {better} of {len(pairs)} datasets, worse on {worse}."
+    )
 
 
 _UNITS = """J&F, J, F, PAvPU and AUROC (pixels) in percent, higher is better; AURC (masks, risk 1 - IoU) and ECE as
@@ -115,13 +146,7 @@ def _grouped(datasets: Mapping[str, Metrics], groups: Mapping[str, str]) -> list
 
 
 def _cells(metrics: Metrics) -> list[str]:
-    return [_number(metrics.get(column.metric), column.percent) for column in COLUMNS]
-
-
-def _number(value: int | float | None, percent: bool) -> str:
-    if value is None:
-        return "-"
-    return f"{100 * value:.2f}" if percent else f"{value:.4f}"
+    return [show(metrics.get(column.metric), 2 if column.percent else 4, percent=column.percent) for column in COLUMNS]
 
 
 def _count(value: int | float | None) -> str:

@@ -1,29 +1,45 @@
-"""Evaluates a saved model on named datasets and writes the report."""
+"""Evaluates a saved model on named datasets and writes the report; finished parts are kept and never done twice.
 
+Each dataset (or each process's share of it) ends in a state on disk. The report is made of the states alone, by
+whichever process finds all of them complete, so that the figures are the same for any number of devices, processes
+and interruptions.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import functools
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jaxtyping import Float, Int, UInt8
 
+from ruac_jax.data.catalog import DATASETS
+from ruac_jax.data.custom import SPLIT as CUSTOM_SPLIT
+from ruac_jax.data.prepared import PreparedSource
+from ruac_jax.data.record import ClipSource, Source
 from ruac_jax.data.shapes import SOURCE, TARGETS
 from ruac_jax.data.sources import GENERATED, load_source
 from ruac_jax.errors import UserError
 from ruac_jax.evaluation.figures import draw_domain_bars, draw_examples, draw_reliability, draw_risk_coverage
-from ruac_jax.evaluation.protocol import evaluate_source
-from ruac_jax.evaluation.report import format_table, write_results
+from ruac_jax.evaluation.metrics.temperature import TemperatureState
+from ruac_jax.evaluation.prediction import Predictor
+from ruac_jax.evaluation.predictor import ModelPredictor, UncertaintySettings
+from ruac_jax.evaluation.protocol import Protocol, evaluate_source
+from ruac_jax.evaluation.report import SOURCE_GROUP, format_table, write_results
+from ruac_jax.evaluation.state import DatasetState
+from ruac_jax.evaluation.store import Identity, load_state, save_state
 from ruac_jax.evaluation.trivial import DiskPredictor, mean_area_share
-from ruac_jax.inference import Segmentation, encode, segment
-from ruac_jax.interaction import repeat_for_objects
-from ruac_jax.model import SAM2, ImageFeatures, Prompts
 from ruac_jax.sam2.variants import variant
 from ruac_jax.weights import load_model
+
+GENERATED_IMAGES, PREPARED_IMAGES = 40, 1000  # by default; the reference code's cap is 1000 too
+_MODEL, _DISK = "model", "disk"
 
 
 class Versions(NamedTuple):
@@ -35,44 +51,52 @@ class Versions(NamedTuple):
     python: str
 
 
-class ModelPredictor:
-    """A model under the evaluation protocol: compiled once to encode, once per number of objects to decode."""
+@dataclasses.dataclass(frozen=True)
+class EvaluationSettings:
+    """What is evaluated, and how; what it says of figures is part of a result's identity.
 
-    def __init__(self, model: SAM2, image_size: int):
-        """Takes a network and the side of the square images that it sees, px."""
-        self.image_size = image_size
-        graph, self._state = nnx.split(model)
+    Attributes:
+      image_size: side of the network's square image, px; None: the variant's own.
+      num_images: of each dataset, evenly spaced over it (generated ones: from the start); None: 1000 (generated: 40).
+      frames: of videos, the first frame or all.
+      protocol: prompts and objects.
+      uncertainty: how it is computed.
+      data_dir: where prepared datasets lie.
+      pictures: example images drawn of each dataset.
+      shard: (i, n): do the i-th of n shares, counted from 0.
+      replace: compute anew what another evaluation left in the output folder, instead of refusing.
+    """
 
-        @jax.jit
-        def encode_one(state: nnx.State, image: jax.Array) -> ImageFeatures:
-            return encode(nnx.merge(graph, state), image[None])
-
-        @jax.jit
-        def decode_objects(
-            state: nnx.State, features: ImageFeatures, points: jax.Array, labels: jax.Array
-        ) -> Segmentation:
-            n = len(points)
-            height, width = features.high_res_s0.shape[1:3]
-            prompts = Prompts(points, labels, jnp.zeros((n, height, width), jnp.float32), jnp.zeros(n, bool))
-            return segment(nnx.merge(graph, state), repeat_for_objects(features, n), prompts)
-
-        self._encode, self._decode = encode_one, decode_objects
-
-    def encode(self, image: UInt8[np.ndarray, "s s 3"]) -> ImageFeatures:
-        """Features of one RGB image."""
-        return self._encode(self._state, image)
-
-    def decode(
-        self, features: ImageFeatures, points: Float[np.ndarray, "n p 2"], labels: Int[np.ndarray, "n p"]
-    ) -> Segmentation:
-        """Masks and uncertainty of `n` objects."""
-        return self._decode(self._state, features, points, labels)
+    image_size: int | None = None
+    num_images: int | None = None
+    frames: Literal["first", "all"] = "first"
+    protocol: Protocol = dataclasses.field(default_factory=Protocol)
+    uncertainty: UncertaintySettings = dataclasses.field(default_factory=UncertaintySettings)
+    data_dir: str = "datasets"
+    pictures: int = 3
+    shard: tuple[int, int] = (0, 1)
+    replace: bool = False
 
 
-def expand_names(names: Sequence[str]) -> list[str]:
-    """Replaces `shapes/all` by the source and every target domain."""
-    everything = [GENERATED + domain for domain in (SOURCE, *TARGETS)]
-    return [name for given in names for name in (everything if given == f"{GENERATED}all" else [given])]
+_DEFAULTS = EvaluationSettings()
+
+
+class Subject(NamedTuple):
+    """A dataset under evaluation."""
+
+    name: str
+    split: str
+    source: Source
+    indices: list[int]  # of the records that are judged
+
+
+class _Task(NamedTuple):
+    """A dataset judged by a method, and where the states of its shares lie."""
+
+    subject: Subject
+    method: str
+    identity: Identity
+    files: list[Path]
 
 
 def evaluate_model(
@@ -81,55 +105,160 @@ def evaluate_model(
     output: Path,
     *,
     config: dict[str, Any],
-    data_dir: str = "datasets",
-    num_images: int = 40,
-    pictures: int = 3,
-) -> dict[str, dict[str, Any]]:
-    """Evaluates a saved model and prints its table.
+    settings: EvaluationSettings = _DEFAULTS,
+    devices: Sequence[jax.Device] | None = None,
+) -> dict[str, dict[str, Any]] | None:
+    """Evaluates a saved model; prints and writes the report.
 
     Args:
       checkpoint: folder of the model.
-      names: datasets, see `ruac_jax.data.sources`.
-      output: folder for `results.json`, tables, figures.
+      names: datasets, `NAME` or `NAME:SPLIT`, see `ruac_jax.data.sources`.
+      output: folder for `results.json`, tables, figures, and the states that a later call resumes from.
       config: settings of the run, kept with the results.
-      data_dir: where prepared datasets lie.
-      num_images: images of each dataset, from its start.
-      pictures: example images drawn of each dataset.
+      settings: see there.
+      devices: where to run; None: all of this process.
 
     Returns:
-      The figures of each dataset.
+      The figures of each dataset; None where other shares are not done yet.
 
     Raises:
-      UserError: no model there, or no such dataset.
+      UserError: no model there, no such dataset, or `output` holds another evaluation.
     """
-    names = expand_names(names)
     model, metadata = load_model(checkpoint)
-    size = int(config.get("image_size") or variant(metadata.variant).image_size)
-    predictor = ModelPredictor(model, size)
-    results: dict[str, dict[str, Any]] = {}
-    curves = {}
-    for name in names:
-        source = load_source(name, "validation", data_dir=data_dir, size=size, num_images=num_images)
-        state, examples = evaluate_source(predictor, source, name=name, max_images=num_images, examples=pictures)
-        results[name] = state.compute()
-        if name == GENERATED + SOURCE:  # what a predictor reaches that sees only the clicks
-            disk = DiskPredictor(mean_area_share(source), size)
-            trivial, _ = evaluate_source(disk, source, name="trivial", max_images=num_images)
-            results[name] |= {f"trivial_{metric}": trivial.compute()[metric] for metric in ("j", "f", "j_and_f")}
-        curves[name] = state.curves()
-        draw_examples(examples, output / "examples" / f"{name.replace('/', '_')}.png")
-    _report(results, curves, output, config, str(checkpoint), metadata.fingerprint)
-    return results
+    size = settings.image_size or variant(metadata.variant).image_size
+    subjects = [open_subject(name, settings, size) for name in expand_names(names)]
+    tasks = [
+        _task(subject, method, metadata.fingerprint, size, output, settings)
+        for subject in subjects
+        for method in ([_MODEL, _DISK] if subject.name == GENERATED + SOURCE else [_MODEL])
+    ]
+    open_tasks = _unfinished(tasks, settings)
+    most = max((len(task.subject.indices) for task in open_tasks), default=0)
+    predictors = [
+        ModelPredictor(model, size, uncertainty=settings.uncertainty, device=device)
+        for device in (devices or jax.local_devices())[: max(most, 1)]
+    ]
+    for task in open_tasks:
+        save_state(task.files[settings.shard[0]], _evaluate(task, predictors, size, output, settings), task.identity)
+    missing = sum(not file.is_file() for task in tasks for file in task.files)
+    if missing:
+        print(
+            f"share {settings.shard[0]} of {settings.shard[1]} is done; the report waits for {missing} parts of others"
+        )
+        return None
+    with _locked(output):
+        return _report(tasks, output, config, settings, {"path": str(checkpoint), "fingerprint": metadata.fingerprint})
+
+
+def expand_names(names: Sequence[str]) -> list[str]:
+    """Replaces `shapes/all` by the source and every target domain.
+
+    Raises:
+      UserError: a name twice.
+    """
+    everything = [GENERATED + domain for domain in (SOURCE, *TARGETS)]
+    expanded = [name for given in names for name in (everything if given == f"{GENERATED}all" else [given])]
+    if twice := sorted({name for name in expanded if expanded.count(name) > 1}):
+        raise UserError(f"named twice: {', '.join(twice)}")
+    return expanded
+
+
+def open_subject(name: str, settings: EvaluationSettings, size: int) -> Subject:
+    """Opens `NAME` or `NAME:SPLIT` and chooses its images; generated images are `size` px.
+
+    Raises:
+      UserError: no such dataset, or it is not prepared.
+    """
+    base, _, split = name.partition(":")
+    generated = base.startswith(GENERATED)
+    if not split:
+        known = DATASETS[base].evaluation_split if base in DATASETS else CUSTOM_SPLIT
+        split = "validation" if generated else known
+    most = settings.num_images or (GENERATED_IMAGES if generated else PREPARED_IMAGES)
+    source = load_source(base, split, data_dir=settings.data_dir, size=size, num_images=most)
+    indices = list(range(len(source)))
+    if isinstance(source, ClipSource) and settings.frames == "first":
+        indices = [clip[0] for clip in source.clips]
+    if len(indices) > most:
+        indices = [indices[place] for place in np.linspace(0, len(indices) - 1, most).round().astype(int).tolist()]
+    return Subject(name, split, source, indices)
+
+
+def _task(
+    subject: Subject, method: str, fingerprint: str, size: int, output: Path, settings: EvaluationSettings
+) -> _Task:
+    identity = {
+        "method": method,
+        "checkpoint": fingerprint,
+        "dataset": subject.name,
+        "split": subject.split,
+        "files": subject.source.fingerprint if isinstance(subject.source, PreparedSource) else "generated",
+        "images": subject.indices,
+        "image_size": size,
+        "protocol": dataclasses.asdict(settings.protocol),
+        "uncertainty": dataclasses.asdict(settings.uncertainty),
+        "ruac_jax": version("ruac_jax"),
+    }
+    name = _file_name(subject.name if method == _MODEL else f"{subject.name}-{method}")
+    files = [output / "states" / name / f"{i}-of-{settings.shard[1]}.npz" for i in range(settings.shard[1])]
+    return _Task(subject, method, identity, files)
+
+
+def _unfinished(tasks: Sequence[_Task], settings: EvaluationSettings) -> list[_Task]:
+    """The tasks whose share this process has to do; refuses, or clears away, what another evaluation left."""
+    foreign = []
+    for task in tasks:
+        for file in task.files[0].parent.glob("*.npz"):
+            if file not in task.files or load_state(file, DatasetState())[1] != task.identity:
+                foreign.append(file)
+    if foreign and not settings.replace:
+        raise UserError(
+            f"{foreign[0].parent.parent.parent} holds another evaluation (other checkpoint, images, settings, shares "
+            f"or version), e.g. {foreign[0]}; choose another --output, or --overwrite it"
+        )
+    for file in foreign:
+        file.unlink(missing_ok=True)
+    return [task for task in tasks if not task.files[settings.shard[0]].is_file()]
+
+
+def _evaluate(
+    task: _Task, predictors: Sequence[Predictor], size: int, output: Path, settings: EvaluationSettings
+) -> DatasetState:
+    subject, (share, shares) = task.subject, settings.shard
+    if task.method == _DISK:
+        predictors = [DiskPredictor(mean_area_share(subject.source), size)]
+    places = np.linspace(0, len(subject.indices) - 1, min(settings.pictures, len(subject.indices))).round().astype(int)
+    drawn = {subject.indices[place] for place in places.tolist()} if task.method == _MODEL else set()
+    folder = output / "examples" / _file_name(subject.name)
+    return evaluate_source(
+        predictors,
+        subject.source,
+        indices=subject.indices[share::shares],
+        protocol=settings.protocol,
+        name=subject.name if task.method == _MODEL else task.method,
+        drawn=frozenset(drawn),
+        draw=lambda example: draw_examples([example], folder / f"{_file_name(example.image_id)}.png"),
+    )
 
 
 def _report(
-    results: dict[str, dict[str, Any]],
-    curves: dict[str, Any],
+    tasks: Sequence[_Task],
     output: Path,
     config: dict[str, Any],
-    checkpoint: str,
-    fingerprint: str,
-) -> None:
+    settings: EvaluationSettings,
+    checkpoint: dict[str, str],
+) -> dict[str, Any]:
+    results: dict[str, dict[str, Any]] = {}
+    curves, prompts, strata = {}, {}, {}
+    states = [_merged(task) for task in tasks]
+    scale = _source_scale(tasks, states)
+    for task, state in zip(tasks, states, strict=True):
+        name, metrics = task.subject.name, state.compute(scale)
+        if task.method == _DISK:  # what a predictor reaches that sees only the clicks
+            results[name] |= {f"trivial_{metric}": metrics[metric] for metric in ("j", "f", "j_and_f")}
+        else:
+            results[name], curves[name], strata[name] = metrics, state.curves(), state.strata.compute()
+            prompts[name] = f"{settings.protocol.prompts}-{state.prompts_fingerprint()}"
     versions = Versions(version("ruac_jax"), version("jax"), version("flax"), sys.version.split()[0])
     groups = {name: _group_of(name) for name in results}
     write_results(
@@ -137,20 +266,48 @@ def _report(
         results,
         config=config,
         versions=versions._asdict(),
-        checkpoint={"path": checkpoint, "fingerprint": fingerprint},
+        checkpoint=checkpoint,
         groups=groups,
+        prompts=prompts,
+        strata=strata,
         curves=curves,
     )
     draw_domain_bars(results, output / "domains.png", groups=groups)
     draw_risk_coverage({name: curve["risk_coverage"] for name, curve in curves.items()}, output / "risk_coverage.png")
     draw_reliability({name: curve["reliability"] for name, curve in curves.items()}, output / "reliability.png")
     print(format_table(results, groups=groups))
+    return results
+
+
+def _merged(task: _Task) -> DatasetState:
+    return functools.reduce(DatasetState.merge, (load_state(file, DatasetState())[0] for file in task.files))
+
+
+def _source_scale(tasks: Sequence[_Task], states: Sequence[DatasetState]) -> float | None:
+    """The network's logit scale, fitted on its source domain; None where that is not among the datasets."""
+    source = [
+        state.temperature
+        for task, state in zip(tasks, states, strict=True)
+        if task.method == _MODEL and _group_of(task.subject.name) == SOURCE_GROUP
+    ]
+    return functools.reduce(TemperatureState.merge, source).fit_scale() if source else None
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Two processes that finish together write one after the other."""
+    with (folder / "states" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^\w.-]", "_", name)
 
 
 def _group_of(name: str) -> str:
-    if not name.startswith(GENERATED):
-        return "datasets"
-    domain = name.removeprefix(GENERATED)
-    if domain != SOURCE and domain not in TARGETS:
-        raise UserError(f"no such generated domain: {domain!r}")
-    return "source" if domain == SOURCE else TARGETS[domain]
+    base = name.partition(":")[0]
+    if not base.startswith(GENERATED):
+        return DATASETS[base].group if base in DATASETS else "custom"
+    domain = base.removeprefix(GENERATED)
+    return SOURCE_GROUP if domain == SOURCE else TARGETS[domain]

@@ -1,10 +1,12 @@
 """A predictor that looks at the clicks only: what a network has to beat."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from ruac_jax.data.masks import mask_areas
 from ruac_jax.data.record import Source
 
 _STRIDE = 4
@@ -51,7 +53,7 @@ def mean_area_share(source: Source, max_images: int = 100) -> float:
       ValueError: those images hold no object.
     """
     masks = (source[index]["masks"] for index in range(min(max_images, len(source))))
-    shares = [share for stack in masks for share in stack.mean(axis=(1, 2)).tolist() if share > 0]
+    shares = [area / math.prod(stack.shape[1:]) for stack in masks for area in mask_areas(stack).tolist() if area]
     if not shares:
         raise ValueError("no object to take the area from")
     return float(np.mean(shares))

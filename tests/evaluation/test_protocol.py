@@ -1,13 +1,16 @@
+import tracemalloc
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, zoom
 
+from ruac_jax.data.masks import RunLengthMasks
 from ruac_jax.errors import UserError
-from ruac_jax.evaluation import protocol
-from ruac_jax.evaluation.protocol import DatasetState, evaluate_record, evaluate_source
-from ruac_jax.prompts import fixed_clicks
+from ruac_jax.evaluation import measure
+from ruac_jax.evaluation.protocol import Protocol, evaluate_record, evaluate_source, upsample
+from ruac_jax.evaluation.state import DatasetState
+from ruac_jax.prompts import corrective_click, fixed_clicks
 
 
 class Maps(NamedTuple):
@@ -30,7 +33,7 @@ class Recorder:
         self.images.append(image)
         return len(self.images)
 
-    def decode(self, features, points, labels):
+    def decode(self, features, points, labels, previous=None):
         self.calls.append((features, points, labels))
         rng = np.random.default_rng(self.seed)
         noise = np.stack([gaussian_filter(rng.standard_normal((16, 16)), 2) for _ in range(len(points))]) * 10
@@ -101,20 +104,21 @@ def test_images_and_objects_without_pixels(rng):
     nothing = record(rng, objects=0)
     hollow = record(rng, objects=4)
     hollow["masks"][1] = False
-    state, examples = evaluate_source(Recorder(), [nothing, hollow], examples=2)
+    examples = []
+    state = evaluate_source([Recorder()], [nothing, hollow], drawn=frozenset({0, 1}), draw=examples.append)
     result = state.compute()
     assert (result["images"], result["objects"], result["skipped"]) == (2, 3, 1)
     assert len(examples) == 1
-    empty, _ = evaluate_source(Recorder(), [])
+    empty = evaluate_source([Recorder()], [])
     assert empty.compute()["j"] is None
     assert empty.compute()["images"] == 0
 
 
 def test_one_compilation_for_many_sizes_and_counts(rng):
-    before = protocol._measure._cache_size()
+    before = measure._measure._cache_size()
     for objects, size in ((3, (50, 170)), (4, (51, 171)), (3, (52, 190)), (4, (120, 256)), (3, (33, 199))):
         evaluate_record(Recorder(), record(rng, objects, size))
-    assert protocol._measure._cache_size() == before + 1  # 3 or 4 objects in frames of 128 x 256
+    assert measure._measure._cache_size() == before + 1  # 3 or 4 objects in frames of 128 x 256
 
 
 def test_bad_records_and_predictions_name_the_image(rng):
@@ -124,10 +128,119 @@ def test_bad_records_and_predictions_name_the_image(rng):
         evaluate_record(Recorder(), wrong)
 
     class Broken(Recorder):
-        def decode(self, features, points, labels):
+        def decode(self, features, points, labels, previous=None):
             maps = super().decode(features, points, labels)
             maps.uncertainty[0, 3, 3] = np.nan
             return maps
 
     with pytest.raises(UserError, match=r"image_9.*not finite"):
         evaluate_record(Broken(), record(rng, image_id="image_9"))
+
+
+def test_stored_clicks_are_used_and_run_lengths_read_as_arrays(rng):
+    plain = record(rng)
+    stored = plain | {
+        "masks": RunLengthMasks.encode((50, 70), plain["masks"]),
+        "points": np.stack([fixed_clicks(mask)[0] for mask in plain["masks"]]).astype(np.int32),
+    }
+    states = [evaluate_record(Recorder(), sample)[0] for sample in (plain, stored)]
+    assert states[0].compute() == states[1].compute()
+    assert states[0].prompts_fingerprint() == states[1].prompts_fingerprint()
+    stored["points"] = stored["points"] + 1
+    predictor = Recorder()
+    moved, _ = evaluate_record(predictor, stored)
+    np.testing.assert_allclose(predictor.calls[0][1][:3], stored["points"] * [64 / 70, 64 / 50], rtol=1e-6)
+    assert moved.prompts_fingerprint() != states[0].prompts_fingerprint()
+
+
+def test_the_largest_objects_are_judged_where_there_is_a_cap(rng):
+    sample = record(rng, objects=4)
+    sample["masks"][0, :, :] = False
+    sample["masks"][0, 3:8, 3:8] = True  # 25 px, the others have 144
+    sample["masks"][2] = False
+    state, example = evaluate_record(Recorder(), sample, Protocol(max_objects=2), with_example=True)
+    result = state.compute()
+    assert (result["objects"], result["skipped"], result["left_out"]) == (2, 1, 1)
+    np.testing.assert_array_equal(example.truth, sample["masks"][[1, 3]])
+
+
+class Responsive(Recorder):
+    """Wrong at first, right where it was clicked afterwards: each click sets the 3 x 3 cells around it."""
+
+    def __init__(self, first):
+        super().__init__()
+        self.first, self.previous = first, []
+
+    def decode(self, features, points, labels, previous=None):
+        self.calls.append((features, points.copy(), labels.copy()))
+        self.previous.append(previous)
+        logits = np.repeat(self.first[None], len(points), axis=0).astype(np.float32)
+        for row, (xy, label) in enumerate(zip(points, labels, strict=True)):
+            for (x, y), kind in zip(xy, label, strict=True):
+                if kind >= 0:
+                    logits[row, max(int(y / 4) - 1, 0) : int(y / 4) + 2, max(int(x / 4) - 1, 0) : int(x / 4) + 2] = (
+                        6.0 if kind else -6.0
+                    )
+        p = 1 / (1 + np.exp(-logits))
+        return Maps(logits, p, 1 - np.abs(2 * p - 1))
+
+
+def test_interactive_clicks_correct_the_last_answer(rng):
+    sample = record(rng, objects=2)
+    predictor = Responsive(np.full((16, 16), -6.0))
+    evaluate_record(predictor, sample, Protocol("interactive3"))
+    scale = np.array([64 / 70, 64 / 50])
+    (_, _, first_labels), (_, points, labels), (_, last_points, last_labels) = predictor.calls
+    np.testing.assert_array_equal(first_labels, [[1, -2, -2]] * 2)
+    assert predictor.previous[0] is None
+    for index, mask in enumerate(sample["masks"]):
+        np.testing.assert_allclose(points[index, 0], fixed_clicks(mask, 1)[0][0] * scale, rtol=1e-6)
+        click, label = corrective_click(mask, upsample(predictor.previous[1][index : index + 1], (50, 70))[0] > 0)
+        np.testing.assert_allclose(points[index, 1], click * scale, rtol=1e-6)
+        assert labels[index].tolist() == [1, label, -2]
+        click, label = corrective_click(mask, upsample(predictor.previous[2][index : index + 1], (50, 70))[0] > 0)
+        np.testing.assert_allclose(last_points[index, 2], click * scale, rtol=1e-6)
+        assert last_labels[index, 2] == label
+
+
+def test_a_perfect_answer_is_not_clicked_again(rng):
+    sample = record(rng, objects=1, size=(64, 64))
+    logits = np.full((16, 16), -6.0, np.float32)
+    logits[4:12, 4:12] = 6.0
+    sample["masks"] = upsample(logits[None], (64, 64)) > 0
+    predictor = Responsive(logits)
+    state, _ = evaluate_record(predictor, sample, Protocol("interactive3"))
+    assert state.compute()["j"] == 1.0
+    assert [labels[0].tolist() for _, _, labels in predictor.calls] == [[1, -2, -2]] * 3
+
+
+def test_any_number_of_predictors_gives_the_same_bits(rng):
+    samples = [record(rng, objects=1 + i % 3, image_id=str(i)) for i in range(7)]
+    one, three = (evaluate_source([Recorder() for _ in range(n)], samples) for n in (1, 3))
+    assert one.compute() == three.compute()
+    assert one.prompts == three.prompts
+    parts = [evaluate_source([Recorder()], samples, indices=list(range(7))[i::3]) for i in range(3)]
+    assert parts[2].merge(parts[0]).merge(parts[1]).compute() == one.compute()
+
+
+@pytest.mark.slow
+def test_a_thousand_objects_in_little_memory():
+    """As arrays these masks would take 123 MB."""
+    size = (256, 480)
+
+    def squares():
+        for index in range(1000):
+            mask = np.zeros(size, bool)
+            top, left = index // 40 * 10, index % 40 * 12
+            mask[top : top + 6, left : left + 8] = True
+            yield mask
+
+    masks = RunLengthMasks.encode(size, squares())
+    sample = {"image": np.zeros((*size, 3), np.uint8), "masks": masks, "image_id": "many"}
+    tracemalloc.start()
+    state, example = evaluate_record(Recorder(), sample, with_example=True)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert state.compute()["objects"] == 1000
+    assert len(example.truth) == 16
+    assert peak < 60e6

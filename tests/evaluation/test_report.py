@@ -30,13 +30,15 @@ def test_table_groups_datasets_and_shows_percent_and_dashes():
     lines = format_table(DATASETS, groups=GROUPS).splitlines()
     assert len({len(line) for line in lines}) == 1
     names = [cells(line)[0] for line in lines]
-    assert names[2:] == ["shapes/source", "shapes/fog", "shapes/night", "shapes/thin", "average of targets"]
+    averages = ["average of appearance", "average of targets"]
+    assert names[2:] == ["shapes/source", "shapes/fog", "shapes/night", "shapes/thin", *averages]
     fog = dict(zip(cells(lines[0]), cells(lines[3]), strict=True))
     assert fog["J&F"] == "50.00"
     assert fog["AURC"] == "0.3000"
     assert fog["AUROC"] == "-"
     assert fog["objects"] == "4"
-    assert dict(zip(cells(lines[0]), cells(lines[6]), strict=True))["J&F"] == "35.00"
+    assert dict(zip(cells(lines[0]), cells(lines[6]), strict=True))["J&F"] == "40.00"
+    assert dict(zip(cells(lines[0]), cells(lines[7]), strict=True))["J&F"] == "35.00"
 
 
 def test_files(tmp_path):
@@ -48,10 +50,19 @@ def test_files(tmp_path):
         versions={"jax": "1"},
         checkpoint="model",
         groups=GROUPS,
+        prompts={"shapes/fog": "ab"},
         curves={"shapes/fog": {"risk": [0.5]}},
     )
     results = json.loads((output / "results.json").read_text())
-    assert results == {"datasets": DATASETS, "config": {"images": 3}, "versions": {"jax": "1"}, "checkpoint": "model"}
+    assert results == {
+        "datasets": DATASETS,
+        "groups": GROUPS,
+        "prompts": {"shapes/fog": "ab"},
+        "strata": {},
+        "config": {"images": 3},
+        "versions": {"jax": "1"},
+        "checkpoint": "model",
+    }
     rows = list(csv.DictReader((output / "results.csv").read_text().splitlines()))
     assert [row["group"] for row in rows] == ["source", "appearance", "appearance", "shape"]
     assert rows[1]["pavpu"] == "0.6"
