@@ -103,7 +103,7 @@ def draw_examples(examples: Sequence[Example], path: Path) -> None:
         row[2].imshow(overlay(example.image, example.prediction))
         heat = row[3].imshow(example.uncertainty.max(axis=0), cmap="magma", vmin=0, vmax=1)
         row[4].imshow(overlay(example.image, wrong[None], colors=("#D55E00",), strength=0.85))
-        row[0].set_ylabel(example.image_id, fontsize=8)
+        row[0].set_ylabel(_shorten(example.image_id), fontsize=8)
         for axes in row:
             axes.set(xticks=[], yticks=[])
     titles = ("image", "truth", "prediction", "uncertainty", "wrong pixels")
@@ -136,6 +136,11 @@ def group_colors(groups: Iterable[str]) -> dict[str, str]:
     source = {SOURCE_GROUP: _SOURCE_COLOR} if SOURCE_GROUP in kinds else {}
     targets = [kind for kind in kinds if kind != SOURCE_GROUP]
     return source | {kind: PALETTE[i % len(PALETTE)] for i, kind in enumerate(targets)}
+
+
+def _shorten(image_id: str, most: int = 24) -> str:
+    """The end of a long name, which is what tells it from others."""
+    return image_id if len(image_id) <= most else f"...{image_id[-most:]}"
 
 
 def line_style(index: int) -> dict[str, str]:

@@ -6,6 +6,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from ruac_jax.data.builders import mose
+from ruac_jax.data.catalog import DATASETS
 from ruac_jax.data.dataset import BadFileError, Counts, Dataset, Listing, Sample
 from ruac_jax.data.masks import RunLengthMasks
 from ruac_jax.data.preparation import prepare
@@ -228,3 +229,14 @@ def test_a_long_list_of_problems_is_cut(tmp_path):
     with pytest.raises(UserError, match=r"and 71 more$") as error:
         prepare(plain(samples, ["missing: no image"]), tmp_path, tmp_path / "data", split="all")
     assert len(str(error.value).splitlines()) == 52
+
+
+SPLITS = sorted({split for dataset in DATASETS.values() for split in dataset.splits})
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_every_split_name_can_be_stored(tmp_path, split):
+    write_image(tmp_path / "a.png", 0)
+    samples = [Sample("a", tmp_path / "a.png", lambda size: rows(1, size), ())]
+    prepare(plain(samples), tmp_path, tmp_path / "data", split=split)
+    assert len(open_prepared(tmp_path / "data", "plain", split)) == 1

@@ -244,3 +244,18 @@ def test_a_thousand_objects_in_little_memory():
     assert state.compute()["objects"] == 1000
     assert len(example.truth) == 16
     assert peak < 60e6
+
+
+@pytest.mark.slow
+def test_an_image_of_twelve_megapixels(rng):
+    size = (3000, 4000)
+    masks = np.zeros((2, *size), bool)
+    masks[0, 100:2900, 200:1800] = True
+    masks[1, 2990:2999, 3990:3999] = True
+    sample = {"image": np.zeros((*size, 3), np.uint8), "masks": masks, "image_id": "large"}
+    predictor = Recorder()
+    result = evaluate_record(predictor, sample)[0].compute()
+    predicted = upsample(predictor.decode(None, np.zeros((2, 3, 2)), None).logits, size) > 0
+    iou = (predicted & masks).sum((1, 2)) / (predicted | masks).sum((1, 2))
+    assert result["j"] == pytest.approx(iou.mean(), abs=1e-5)  # logits next to 0 may round to either side
+    assert result["pixels"] == 2 * 12_000_000
