@@ -4,8 +4,9 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
+from ruac_jax.heads.distribution import MaskDistribution
 from ruac_jax.model import SAM2, ImageFeatures, Prompts, normalize_image, stable_token, suppress_absent
 
 Choice = Literal["best", "single", "stable"]
@@ -29,9 +30,41 @@ class Segmentation(NamedTuple):
     token: Int[Array, "n"]
 
 
-def encode(model: SAM2, image: UInt8[Array, "b s s 3"], dtype: jnp.dtype = jnp.float32) -> ImageFeatures:
-    """Encodes uint8 RGB images of the network's size, once for all their objects."""
+def encode(model: SAM2, image: Shaped[Array, "b s s 3"], dtype: jnp.dtype = jnp.float32) -> ImageFeatures:
+    """Encodes RGB images of the network's size, uint8 or float from 0 to 255, once for all their objects."""
     return model.project(model.backbone(normalize_image(image).astype(dtype)))
+
+
+class Chosen(NamedTuple):
+    """The chosen mask of each object, as a distribution over its logits.
+
+    Attributes:
+      distribution: of one token per object.
+      logits: its mean; -1024 everywhere where the network sees no object.
+      iou: predicted IoU.
+      token: which mask token was chosen.
+    """
+
+    distribution: MaskDistribution
+    logits: Float[Array, "n h w"]
+    iou: Float[Array, "n"]
+    token: Int[Array, "n"]
+
+
+def choose(model: SAM2, features: ImageFeatures, prompts: Prompts, choice: Choice = "best") -> Chosen:
+    """Decodes each object's prompts and keeps one mask; arguments as those of `segment`."""
+    decoded = model.decode(features, prompts)
+    every = model.head(decoded)
+    if choice == "best":
+        token = 1 + jnp.argmax(decoded.iou[:, 1:], axis=1)
+    elif choice == "stable":
+        token = stable_token(every.mean_logits(), decoded.iou)
+    else:
+        token = jnp.zeros(decoded.iou.shape[0], jnp.int32)
+    distribution = every.take(token)
+    logits = suppress_absent(distribution.mean_logits(), decoded.object_score)[:, 0]
+    chosen = jax.nn.one_hot(token, decoded.iou.shape[1])
+    return Chosen(distribution, logits, (decoded.iou.astype(jnp.float32) * chosen).sum(axis=1), token)
 
 
 def segment(
@@ -59,22 +92,12 @@ def segment(
       samples: draws of the Monte Carlo uncertainty.
       key: for those draws.
     """
-    decoded = model.decode(features, prompts)
-    every = model.head(decoded)
-    if choice == "best":
-        token = 1 + jnp.argmax(decoded.iou[:, 1:], axis=1)
-    elif choice == "stable":
-        token = stable_token(every.mean_logits(), decoded.iou)
-    else:
-        token = jnp.zeros(decoded.iou.shape[0], jnp.int32)
-    distribution = every.take(token)
-    logits = suppress_absent(distribution.mean_logits(), decoded.object_score)[:, 0]
+    chosen = choose(model, features, prompts, choice)
     how = {"mode": variance, "samples": samples, "key": key}
-    chosen = jax.nn.one_hot(token, decoded.iou.shape[1])
     return Segmentation(
-        logits=logits,
-        probability=distribution.probability(method, **how)[:, 0],
-        uncertainty=distribution.uncertainty(method, **how)[:, 0],
-        iou=(decoded.iou.astype(jnp.float32) * chosen).sum(axis=1),
-        token=token,
+        logits=chosen.logits,
+        probability=chosen.distribution.probability(method, **how)[:, 0],
+        uncertainty=chosen.distribution.uncertainty(method, **how)[:, 0],
+        iou=chosen.iou,
+        token=chosen.token,
     )

@@ -260,7 +260,7 @@ def _report(
             results[name], curves[name], strata[name] = metrics, state.curves(), state.strata.compute()
             prompts[name] = f"{settings.protocol.prompts}-{state.prompts_fingerprint()}"
     versions = Versions(version("ruac_jax"), version("jax"), version("flax"), sys.version.split()[0])
-    groups = {name: _group_of(name) for name in results}
+    groups = {name: group_of(name) for name in results}
     write_results(
         output,
         results,
@@ -288,7 +288,7 @@ def _source_scale(tasks: Sequence[_Task], states: Sequence[DatasetState]) -> flo
     source = [
         state.temperature
         for task, state in zip(tasks, states, strict=True)
-        if task.method == _MODEL and _group_of(task.subject.name) == SOURCE_GROUP
+        if task.method == _MODEL and group_of(task.subject.name) == SOURCE_GROUP
     ]
     return functools.reduce(TemperatureState.merge, source).fit_scale() if source else None
 
@@ -305,7 +305,8 @@ def _file_name(name: str) -> str:
     return re.sub(r"[^\w.-]", "_", name)
 
 
-def _group_of(name: str) -> str:
+def group_of(name: str) -> str:
+    """Group of a dataset: the paper's, "source", the kind of shift of a generated domain, or "custom"."""
     base = name.partition(":")[0]
     if not base.startswith(GENERATED):
         return DATASETS[base].group if base in DATASETS else "custom"

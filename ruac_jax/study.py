@@ -1,0 +1,118 @@
+"""Studies of a checkpoint: `python -m ruac_jax.study sampling`, `... alignment`, `... parameters` (docs/studies.md).
+
+For example `python -m ruac_jax.study sampling --checkpoint runs/quickstart/model --datasets shapes/all --output out`.
+Each writes `NAME.json`, `NAME.md` and `NAME.png`, and prints its tables.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from ruac_jax.attacks.combined import RUACAttack
+from ruac_jax.config import Config
+from ruac_jax.errors import UserError, run_main
+from ruac_jax.evaluation.run import EvaluationSettings, Subject, expand_names, open_subject
+from ruac_jax.evaluation.studies.alignment import study_alignment
+from ruac_jax.evaluation.studies.output import Finding, write_finding
+from ruac_jax.evaluation.studies.parameters import study_parameters
+from ruac_jax.evaluation.studies.perturbations import load_attack, load_config, parts_of, untrained_attack
+from ruac_jax.evaluation.studies.sampling import study_sampling
+from ruac_jax.sam2.variants import variant
+from ruac_jax.weights import ModelMetadata, abstract_model, load_metadata, load_model
+
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Folder of a converted or trained model.")
+_DATASETS = flags.DEFINE_list("datasets", [], "Names as `evaluate` takes them; for alignment the source domain first.")
+_DATA_DIR = flags.DEFINE_string("data_dir", "datasets", "Where prepared datasets lie.")
+_OUTPUT = flags.DEFINE_string("output", "", "Folder for the results.")
+_IMAGES = flags.DEFINE_integer("num_images", 40, "Images of each dataset, evenly spaced.", lower_bound=1)
+_DRAWS = flags.DEFINE_integer("draws", 2000, "sampling: draws that the closed forms are compared with.", lower_bound=2)
+_RUN = flags.DEFINE_string(
+    "run",
+    "",
+    "Folder of a training run. alignment: its learned attack is measured beside an untrained one; parameters: its "
+    "settings say what is trained. Default: no learned attack, the paper's settings.",
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs one study."""
+    if len(argv) != 2 or argv[1] not in _STUDIES:
+        raise UserError(f"which study? One of: {', '.join(_STUDIES)}")
+    name = argv[1]
+    for flag in (_CHECKPOINT, _OUTPUT, *([_DATASETS] if name != "parameters" else [])):
+        if not flag.value:
+            raise UserError(f"--{flag.name} is missing; see --help")
+    if _DRAWS.value % 2:
+        raise UserError(f"--draws {_DRAWS.value}: expected an even number, since its two halves are compared")
+    metadata = load_metadata(_CHECKPOINT.value)
+    finding = _STUDIES[name](metadata)
+    write_finding(Path(_OUTPUT.value), name, finding, _settings(name, metadata))
+    print(finding.tables)
+
+
+def _sampling(metadata: ModelMetadata) -> Finding:
+    subjects = _subjects(metadata)
+    model, _ = load_model(_CHECKPOINT.value)
+    return study_sampling(model, _image_size(metadata), subjects, _DRAWS.value)
+
+
+def _alignment(metadata: ModelMetadata) -> Finding:
+    attacks, subjects = _attacks(metadata), _subjects(metadata)
+    model, _ = load_model(_CHECKPOINT.value)
+    return study_alignment(model, _image_size(metadata), subjects, attacks)
+
+
+def _parameters(metadata: ModelMetadata) -> Finding:
+    model = abstract_model(metadata.variant, metadata.head, metadata.head_settings)
+    return study_parameters(model, metadata, _config(metadata))
+
+
+_STUDIES: dict[str, Callable[[ModelMetadata], Finding]] = {
+    "sampling": _sampling,
+    "alignment": _alignment,
+    "parameters": _parameters,
+}
+
+
+def _attacks(metadata: ModelMetadata) -> dict[str, RUACAttack]:
+    settings = _config(metadata).attack
+    every = {"untrained": untrained_attack(settings, variant(metadata.variant).d_model)}
+    if _RUN.value:
+        every["learned"] = load_attack(Path(_RUN.value))
+    return {f"{kind} {part}": half for kind, attack in every.items() for part, half in parts_of(attack).items()}
+
+
+def _config(metadata: ModelMetadata) -> Config:
+    """Settings of the run that was named, else the paper's."""
+    if not _RUN.value:
+        return Config()
+    config = load_config(Path(_RUN.value))
+    if config.model.variant != metadata.variant:
+        raise UserError(
+            f"--run {_RUN.value} trained the variant {config.model.variant!r}, --checkpoint {_CHECKPOINT.value} is a "
+            f"{metadata.variant!r}: name the run that the checkpoint came from"
+        )
+    return config
+
+
+def _subjects(metadata: ModelMetadata) -> list[Subject]:
+    settings = EvaluationSettings(num_images=_IMAGES.value, data_dir=_DATA_DIR.value)
+    return [open_subject(name, settings, _image_size(metadata)) for name in expand_names(_DATASETS.value)]
+
+
+def _image_size(metadata: ModelMetadata) -> int:
+    return variant(metadata.variant).image_size
+
+
+def _settings(name: str, metadata: ModelMetadata) -> dict[str, Any]:
+    """What the figures depend on."""
+    settings: dict[str, Any] = {"checkpoint": {"path": _CHECKPOINT.value, "fingerprint": metadata.fingerprint}}
+    if name != "parameters":
+        settings |= {"datasets": expand_names(_DATASETS.value), "num_images": _IMAGES.value}
+    return settings | ({"draws": _DRAWS.value} if name == "sampling" else {"run": _RUN.value or None})
+
+
+if __name__ == "__main__":
+    run_main(main, positional=1)
