@@ -11,7 +11,7 @@ so few steps on so small a network.
 from ml_collections import ConfigDict
 
 from ruac_jax.config import default_config
-from ruac_jax.data.shapes import SOURCE, TARGETS
+from ruac_jax.data.shapes import DEVELOPMENT, SOURCE
 
 
 def _shared() -> ConfigDict:
@@ -68,5 +68,5 @@ def get_config() -> ConfigDict:
     config.loss.kl_stream = 2e-2  # 1e-3 with loss.kl, for a spread that does not die
     config.loss.variance = "full"
     config.runtime.picture_every = 100
-    config.evaluation.datasets = tuple(f"shapes/{domain}" for domain in (SOURCE, *TARGETS))
+    config.evaluation.datasets = tuple(f"shapes/{domain}" for domain in (SOURCE, *DEVELOPMENT))
     return config

@@ -16,6 +16,8 @@ from ruac_jax.data.record import Record
 from ruac_jax.errors import UserError
 
 TARGETS: dict[str, Kind] = {name: domain.kind for name, domain in DOMAINS.items() if name != SOURCE}
+HELD_OUT = tuple(name for name in TARGETS if DOMAINS[name].held_out)  # never looked at when settings were chosen
+DEVELOPMENT = tuple(name for name in TARGETS if name not in HELD_OUT)
 SPLITS = ("train", "validation")
 _CACHE_BYTES = 200 * 2**20
 

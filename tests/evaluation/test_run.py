@@ -192,7 +192,7 @@ def test_an_empty_dataset_has_no_figures(checkpoint, tmp_path):
 
 
 def test_names_are_expanded_and_never_counted_twice():
-    assert len(expand_names(["shapes/all"])) == 13
+    assert len(expand_names(["shapes/all"])) == 19
     with pytest.raises(UserError, match="named twice: shapes/xray"):
         expand_names(["shapes/xray", "shapes/all"])
 

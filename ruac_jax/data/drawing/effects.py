@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from ruac_jax.data.drawing.surfaces import Picture, fractal, hsv
+from ruac_jax.data.drawing.surfaces import Picture, fractal, hsv, stripes
 
 
 def clean(image: Picture, rng: np.random.Generator) -> Picture:
@@ -46,6 +46,31 @@ def underwater(image: Picture, rng: np.random.Generator) -> Picture:
     snow[rng.integers(0, size, count), rng.integers(0, size, count)] = rng.uniform(0.8, 2.5, count)  # brightness
     snow = gaussian_filter(snow, 0.8 * size / 128)
     return clean(scene * (1 + caustics)[..., None] + np.clip(snow, 0, 0.5)[..., None], rng)
+
+
+def thermal(image: Picture, rng: np.random.Generator) -> Picture:
+    """A heat camera: brightness as temperature, soft, in false colours from black over violet and orange to white."""
+    heat = blur(image, rng.uniform(0.8, 1.4)).mean(axis=2)
+    heat = (heat - heat.min()) / max(float(np.ptp(heat)), 1e-6)
+    heat = np.clip(heat ** rng.uniform(0.7, 1.2) + 0.02 * rng.standard_normal(heat.shape, np.float32), 0, 1)
+    stops = np.array([[0, 0, 0.05], [0.35, 0.05, 0.5], [0.85, 0.3, 0.2], [1, 0.75, 0.15], [1, 1, 0.9]], np.float32)
+    position = np.linspace(0, 1, len(stops))
+    return np.stack([np.interp(heat, position, channel) for channel in stops.T], axis=2).astype(np.float32)
+
+
+def sketch(image: Picture, rng: np.random.Generator) -> Picture:
+    """A pencil drawing: outlines where the brightness changes, hatching where it is low, on tinted paper."""
+    light = blur(image, 0.8).mean(axis=2)
+    down, right = np.gradient(light * (image.shape[0] / 128))
+    lines = np.clip(np.hypot(down, right) * rng.uniform(5, 8), 0, 1)
+    axis = (np.arange(image.shape[0], dtype=np.float32) + 0.5) * (128 / image.shape[0])
+    x, y = np.meshgrid(axis, axis)
+    hatching = stripes(x, y, rng.uniform(0.5, 1.0), rng.uniform(2.6, 3.6), 0.0)
+    shade = np.clip(1 - light / max(float(np.percentile(light, 80)), 1e-6), 0, 1) * hatching
+    grain = 1 + 0.12 * rng.standard_normal(light.shape, np.float32)
+    ink = np.clip((0.85 * lines + 0.55 * shade) * grain, 0, 1)[..., None]
+    paper = hsv(rng.uniform(0.08, 0.16), rng.uniform(0.02, 0.12), rng.uniform(0.9, 0.98))
+    return paper * (1 - ink) + hsv(0.6, 0.1, 0.15) * ink
 
 
 def grainy(image: Picture, rng: np.random.Generator) -> Picture:

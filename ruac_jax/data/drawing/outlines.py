@@ -103,6 +103,57 @@ def roof(rng: np.random.Generator, radius: float) -> Outline:
     return Outline(field, float(reach), width)
 
 
+def ring(rng: np.random.Generator, radius: float) -> Outline:
+    """A slightly squeezed annulus."""
+    half = radius * rng.uniform(0.17, 0.27)
+    middle, squeeze = radius - half, rng.uniform(0.86, 1.16)
+
+    def field(x: Plane, y: Plane) -> Plane:
+        return np.abs(np.hypot(x * squeeze, y / squeeze) - middle) - half
+
+    return Outline(field, radius * max(squeeze, 1 / squeeze), half)
+
+
+def shard(rng: np.random.Generator, radius: float) -> Outline:
+    """A broken piece with four to six straight edges."""
+    edges = int(rng.integers(4, 7))
+    angles = (np.arange(edges) + rng.uniform(-0.25, 0.25, edges)) * (2 * np.pi / edges)
+    distances = radius * rng.uniform(0.4, 0.75, edges)
+
+    def field(x: Plane, y: Plane) -> Plane:
+        sides = zip(angles.tolist(), distances.tolist(), strict=True)
+        return np.maximum.reduce([x * np.cos(a) + y * np.sin(a) - d for a, d in sides])
+
+    corners = np.linspace(0, 2 * np.pi, 721)
+    towards = np.cos(corners[:, None] - angles)
+    reach = np.min(np.where(towards > 1e-3, distances / np.maximum(towards, 1e-3), np.inf), axis=1).max()
+    return Outline(field, float(reach) + 0.5, float(distances.min()))
+
+
+def leaf(rng: np.random.Generator, radius: float) -> Outline:
+    """A pointed leaf along the x axis with a serrated edge and a stalk."""
+    width = radius * rng.uniform(0.36, 0.55)
+    arc = (radius**2 + width**2) / (2 * width)
+    teeth, depth = rng.uniform(7, 12) / radius, radius * rng.uniform(0.02, 0.05)
+
+    def field(x: Plane, y: Plane) -> Plane:
+        blade = np.hypot(x, np.abs(y) + arc - width) - arc + depth * np.sin(x * teeth * 2)
+        return np.minimum(blade, box(x + 1.1 * radius, y, 0.25 * radius, 0.9))
+
+    return Outline(field, 1.4 * radius, width)
+
+
+def gear(rng: np.random.Generator, radius: float) -> Outline:
+    """A toothed wheel with a hole in the middle."""
+    teeth, depth, hole = int(rng.integers(8, 15)), rng.uniform(0.14, 0.22), rng.uniform(0.18, 0.34)
+    wheel = _star_shaped(
+        lambda angle: radius * (1 - depth / 2 + depth / 2 * np.tanh(3 * np.sin(teeth * angle))), radius, 0.4
+    )
+    return Outline(
+        lambda x, y: np.maximum(wheel.field(x, y), hole * radius - np.hypot(x, y)), radius * 1.05, 0.3 * radius
+    )
+
+
 def tool(rng: np.random.Generator, radius: float) -> Outline:
     """Luggage: a bottle, a hammer, a spanner, a pair of rings or a plain box."""
     r, w = radius, radius * rng.uniform(0.9, 1.15)

@@ -176,17 +176,62 @@ def _roofs(rng: np.random.Generator, size: int) -> Scene:
     )
 
 
+def _leaves(rng: np.random.Generator, size: int) -> Scene:
+    low, high = hsv(rng.uniform(0.05, 0.09), 0.5, 0.12), hsv(rng.uniform(0.06, 0.1), 0.4, 0.4)
+
+    def paint(patch: Patch, rng: np.random.Generator) -> Picture:
+        color = hsv(rng.uniform(0.02, 0.33), rng.uniform(0.5, 0.8), rng.uniform(0.45, 0.8))
+        return surfaces.veined(patch, rng, color)
+
+    return Scene(
+        surfaces.smooth_ground(rng, size, low, high, cells=20),
+        outlines.leaf,
+        paint,
+        count=(2, 5),
+        radius=(18.0, 30.0),
+        spacing=0.6,
+        margin=20.0,
+    )
+
+
+def _gears(rng: np.random.Generator, size: int) -> Scene:
+    bench = rng.uniform(0.5, 0.62)
+    low, high = hsv(bench, rng.uniform(0.1, 0.35), 0.5), hsv(bench, rng.uniform(0.1, 0.3), 0.72)
+
+    def paint(patch: Patch, rng: np.random.Generator) -> Picture:
+        color = hsv(rng.uniform(0.08, 0.15), rng.choice([0.05, 0.45]), rng.uniform(0.55, 0.85))
+        return surfaces.brushed(patch, rng, color)
+
+    return Scene(
+        surfaces.smooth_ground(rng, size, low, high, cells=6),
+        outlines.gear,
+        paint,
+        count=(2, 4),
+        radius=(15.0, 27.0),
+        spacing=1.0,
+        shadow=(0.5, 2.0, 1.5),
+    )
+
+
 def _with(scene: Callable[[np.random.Generator, int], Scene], **changes: object) -> Callable[..., Scene]:
     return lambda rng, size: dataclasses.replace(scene(rng, size), **changes)
 
 
 @dataclasses.dataclass(frozen=True)
 class Domain:
-    """One kind of image."""
+    """One kind of image.
+
+    Attributes:
+      kind: what it shifts.
+      scene: draws a recipe of (random numbers, side in px).
+      description: in a few words.
+      held_out: no setting of this project was chosen by looking at it.
+    """
 
     kind: Kind
     scene: Callable[[np.random.Generator, int], Scene]
     description: str
+    held_out: bool = False
 
 
 SOURCE = "source"
@@ -208,4 +253,10 @@ DOMAINS: dict[str, Domain] = {
     "logs": Domain("both", _logs, "ends of stacked logs: rings and bark"),
     "xray": Domain("both", _xray, "X-rayed luggage: translucent things that overlap"),
     "roofs": Domain("both", _roofs, "roofs from the air, with straight edges and hard shadows"),
+    "thermal": Domain("appearance", _with(_pebbles, finish=effects.thermal), "false colours of a heat camera", True),
+    "sketch": Domain("appearance", _with(_pebbles, finish=effects.sketch), "pencil lines and hatching on paper", True),
+    "rings": Domain("shape", _with(_pebbles, outline=outlines.ring, radius=(16.0, 28.0)), "rings with a hole", True),
+    "shards": Domain("shape", _with(_pebbles, outline=outlines.shard, radius=(17.0, 30.0)), "straight edges", True),
+    "leaves": Domain("both", _leaves, "serrated, veined leaves on soil", True),
+    "gears": Domain("both", _gears, "toothed wheels of turned metal on a bench", True),
 }

@@ -125,6 +125,25 @@ def cell(patch: Patch, rng: np.random.Generator, body: Color, nucleus: Color) ->
     return picture * (1 - inside) + nucleus * (1 + 0.25 * grain)[..., None] * inside
 
 
+def veined(patch: Patch, rng: np.random.Generator, color: Color) -> Picture:
+    """A leaf: a pale midrib along the x axis, slanting side veins, blotches."""
+    slant, period = rng.uniform(0.5, 0.9), rng.uniform(4.0, 6.5)
+    side = stripes(patch.x - np.abs(patch.y) / slant, patch.y, 0.0, period, 0.0) ** 6
+    midrib = np.exp(-((patch.y / 0.9) ** 2))
+    blotches = 1 + 0.22 * fractal(rng, patch.x.shape, 4, 3)
+    _, diffuse, _ = lit_dome(patch, 0.35)
+    return color * ((0.6 + 0.45 * diffuse) * blotches * (1 + 0.25 * side + 0.5 * midrib))[..., None]
+
+
+def brushed(patch: Patch, rng: np.random.Generator, color: Color) -> Picture:
+    """Turned metal: fine circular scratches, two bright sectors that follow the light, a dark bevel at the edge."""
+    radius, angle = np.hypot(patch.x, patch.y), np.arctan2(patch.y, patch.x)
+    scratches = 0.06 * np.sin(radius * (2 * math.pi / rng.uniform(1.4, 2.2)))
+    sectors = 0.3 * np.cos(2 * (angle - rng.uniform(0, math.pi)))
+    bevel = 0.35 * np.exp(-(((patch.field + 0.6) / 0.9) ** 2))
+    return color * (0.8 + scratches + sectors - bevel)[..., None]
+
+
 def translucent(patch: Patch, rng: np.random.Generator, color: Color, density: float) -> Picture:
     """Absorption as in an X-ray image: thicker in the middle, with a denser rim; multiplies what lies below."""
     depth = np.clip(-patch.field / patch.thickness, 0, 1)
