@@ -33,7 +33,7 @@ from ruac_jax.evaluation.predictor import ModelPredictor, UncertaintySettings
 from ruac_jax.evaluation.protocol import Protocol, evaluate_source
 from ruac_jax.evaluation.report import SOURCE_GROUP, format_table, write_results
 from ruac_jax.evaluation.state import DatasetState
-from ruac_jax.evaluation.store import Identity, load_state, save_state
+from ruac_jax.evaluation.store import Identity, load_identity, load_state, save_state
 from ruac_jax.evaluation.trivial import DiskPredictor, mean_area_share
 from ruac_jax.sam2.variants import variant
 from ruac_jax.weights import load_model
@@ -209,7 +209,7 @@ def _unfinished(tasks: Sequence[_Task], settings: EvaluationSettings) -> list[_T
     foreign = []
     for task in tasks:
         for file in task.files[0].parent.glob("*.npz"):
-            if file not in task.files or load_state(file, DatasetState())[1] != task.identity:
+            if file not in task.files or load_identity(file) != task.identity:
                 foreign.append(file)
     if foreign and not settings.replace:
         raise UserError(

@@ -14,6 +14,7 @@ from ruac_jax.errors import UserError
 
 State = TypeVar("State")
 _IDENTITY = "identity"
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, BadZipFile)
 Identity = dict[str, Any]
 
 
@@ -39,10 +40,19 @@ def load_state(file: Path, empty: State) -> tuple[State, Identity]:
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return _restore(empty, arrays), json.loads(str(arrays[_IDENTITY]))
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+    except _UNREADABLE as error:
         raise UserError(
             f"{file}: not a readable state of an evaluation ({error}); delete it to compute it anew"
         ) from error
+
+
+def load_identity(file: Path) -> Identity | None:
+    """What a file is a state of; None where that cannot be told."""
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            return json.loads(str(arrays[_IDENTITY]))
+    except _UNREADABLE:
+        return None
 
 
 def _flatten(state: Any, prefix: str = "") -> dict[str, np.ndarray]:

@@ -130,6 +130,15 @@ def test_replacing_computes_anew(checkpoint, tmp_path):
     assert result["shapes/xray"]["images"] == 3
 
 
+def test_replacing_clears_what_cannot_be_read(checkpoint, tmp_path):
+    broken = tmp_path / "states/shapes_xray/0-of-1.npz"
+    broken.parent.mkdir(parents=True)
+    broken.write_bytes(b"of another version")
+    with pytest.raises(UserError, match="holds another evaluation"):
+        evaluate(checkpoint, tmp_path, ["shapes/xray"], num_images=2)
+    assert evaluate(checkpoint, tmp_path, ["shapes/xray"], num_images=2, replace=True)["shapes/xray"]["images"] == 2
+
+
 def test_monte_carlo_follows_from_its_seed(checkpoint, tmp_path):
     def figures(name, seed, devices=1):
         uncertainty = UncertaintySettings("monte_carlo", samples=3, seed=seed)
