@@ -2,16 +2,21 @@
 
 For example `python -m ruac_jax.study sampling --checkpoint runs/quickstart/model --datasets shapes/all --output out`.
 Each writes `NAME.json`, `NAME.md` and `NAME.png`, and prints its tables.
+
+`python -m ruac_jax.study shift --seeds 3 --output out/shift` is the shift benchmark: it trains every system on the
+embedded source domain and compares them on all domains (docs/systems.md). Started again, it goes on where it stopped.
 """
 
+import difflib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
+from configs.systems import BENCHMARK
 from ruac_jax.attacks.combined import RUACAttack
-from ruac_jax.config import Config
+from ruac_jax.config import Config, parse_config
 from ruac_jax.errors import UserError, run_main
 from ruac_jax.evaluation.run import EvaluationSettings, Subject, expand_names, open_subject
 from ruac_jax.evaluation.studies.alignment import study_alignment
@@ -20,6 +25,8 @@ from ruac_jax.evaluation.studies.parameters import study_parameters
 from ruac_jax.evaluation.studies.perturbations import load_attack, load_config, parts_of, untrained_attack
 from ruac_jax.evaluation.studies.sampling import study_sampling
 from ruac_jax.sam2.variants import variant
+from ruac_jax.shift.runs import Entry
+from ruac_jax.shift.study import run_study, write_report
 from ruac_jax.weights import ModelMetadata, abstract_model, load_metadata, load_model
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Folder of a converted or trained model.")
@@ -36,11 +43,20 @@ _RUN = flags.DEFINE_string(
 )
 
 
+_SEEDS = flags.DEFINE_integer("seeds", 3, "shift: seeds 0, 1, ... of every system.", lower_bound=1)
+_SYSTEMS = flags.DEFINE_list("systems", [], "shift: which (default: all).")
+_REFERENCE = flags.DEFINE_string("reference", "bayes", "shift: what all are compared with.")
+_HELD_OUT = flags.DEFINE_bool("held_out", False, "shift: report the held-out domains too, when every choice is made.")
+
+
 def main(argv: Sequence[str]) -> None:
     """Runs one study."""
-    if len(argv) != 2 or argv[1] not in _STUDIES:
-        raise UserError(f"which study? One of: {', '.join(_STUDIES)}")
+    if len(argv) != 2 or argv[1] not in (*_STUDIES, _SHIFT):
+        raise UserError(f"which study? One of: {', '.join((*_STUDIES, _SHIFT))}")
     name = argv[1]
+    if name == _SHIFT:
+        print(_shift())
+        return
     for flag in (_CHECKPOINT, _OUTPUT, *([_DATASETS] if name != "parameters" else [])):
         if not flag.value:
             raise UserError(f"--{flag.name} is missing; see --help")
@@ -74,6 +90,34 @@ _STUDIES: dict[str, Callable[[ModelMetadata], Finding]] = {
     "alignment": _alignment,
     "parameters": _parameters,
 }
+
+
+_SHIFT = "shift"
+
+
+def _shift() -> str:
+    if not _OUTPUT.value:
+        raise UserError("--output is missing; see --help")
+    systems = _SYSTEMS.value or list(BENCHMARK)
+    for system in (*systems, _REFERENCE.value):
+        if system not in BENCHMARK:
+            near = difflib.get_close_matches(system, BENCHMARK, n=1, cutoff=0.0)[0]
+            raise UserError(f"no system {system!r}; did you mean {near!r}? There are {', '.join(BENCHMARK)}")
+    order = [system for system in BENCHMARK if system in {*systems, _REFERENCE.value}]
+    entries = [
+        Entry(system, parse_config(BENCHMARK[system](seed)), "uctta" if system == "uctta" else "none")
+        for seed in range(_SEEDS.value)
+        for system in order
+    ]
+    output = Path(_OUTPUT.value)
+    outcomes = run_study(entries, output, _IMAGES.value)
+    ordered = {system: outcomes[system] for system in order}
+    command = (
+        f"python -m ruac_jax.study shift --seeds {_SEEDS.value}"
+        + (f" --systems {','.join(systems)}" if _SYSTEMS.value else "")
+        + (" --held_out" if _HELD_OUT.value else "")
+    )
+    return write_report(ordered, _REFERENCE.value, output, held_out=_HELD_OUT.value, command=command)
 
 
 def _attacks(metadata: ModelMetadata) -> dict[str, RUACAttack]:
