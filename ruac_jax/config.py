@@ -115,6 +115,7 @@ class DataConfig:
     data_dir: str = "datasets"
     split: str = "train"
     clips: str = ""  # file of clip names to keep, one a line
+    stylised: str = ""  # folder of stylised copies that join the images (docs/stylised.md)
     num_images: int = 2000  # size of a generated dataset
     samples_per_clip: int = 4  # visits of a clip per epoch, a random frame each
     batch_size: int = 32  # images per optimiser step, over all devices and micro-batches
