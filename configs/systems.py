@@ -84,6 +84,7 @@ NANO_SYSTEMS: dict[str, Changes] = {
 }
 
 NANO_WARMUP_STEPS, NANO_STEPS = 300, 300
+NANO_STYLISED_IMAGES = 1000  # beside their 2 or 9 copies each
 _NANO_RATES: Changes = {
     "optimizer.decoder": 5e-4,
     "optimizer.head": 3e-3,
@@ -112,6 +113,8 @@ def nano(system: str, seed: int = 0) -> ConfigDict:
     adversarial, kl = schedule.adversarial_epochs > 0, schedule.kl_epochs > 0
     schedule.segmentation_epochs, schedule.kl_epochs = int(not (adversarial or kl)), int(kl and not adversarial)
     schedule.adversarial_epochs, schedule.steps_per_epoch = int(adversarial), NANO_STEPS
+    if config.data.stylised:
+        config.data.num_images = NANO_STYLISED_IMAGES
     config.evaluation.datasets = tuple(f"shapes/{domain}" for domain in (SOURCE, *DEVELOPMENT))
     config.pretrain = warmup(config.model.head, seed)
     return config

@@ -20,6 +20,7 @@ from ruac_jax.config import Config
 from ruac_jax.evaluation.predictor import UncertaintySettings
 from ruac_jax.evaluation.run import EvaluationSettings, evaluate_model
 from ruac_jax.shift.report import METRICS
+from ruac_jax.shift.stand_in import with_stand_ins
 from ruac_jax.shift.strength import attack_losses
 from ruac_jax.training.loop import train
 
@@ -89,7 +90,7 @@ def run_entry(entry: Entry, names: Sequence[str], num_images: int, folder: Path,
     expected = identity(entry, names, num_images)
     if (found := load_outcome(file, expected)) is not None:
         return found
-    config = entry.config
+    config = with_stand_ins(entry.config, folder)
     start = _start(config, folder)
     clock = time.perf_counter()
     model = _train(config, start, folder)
