@@ -77,13 +77,14 @@ def load_outcome(file: Path, expected: Mapping[str, Any]) -> Outcome | None:
         return None
 
 
-def run_entry(entry: Entry, names: Sequence[str], num_images: int, folder: Path, file: Path) -> Outcome:
+def run_entry(entry: Entry, names: Sequence[str], num_images: int, data_dir: str, folder: Path, file: Path) -> Outcome:
     """Trains and evaluates, or finds it done.
 
     Args:
       entry: system and seed.
       names: domains, as `evaluate` takes them.
       num_images: of each.
+      data_dir: where prepared datasets lie.
       folder: where networks are kept.
       file: where the outcome is remembered.
     """
@@ -104,6 +105,7 @@ def run_entry(entry: Entry, names: Sequence[str], num_images: int, folder: Path,
             image_size=config.image_size or None,
             num_images=num_images,
             uncertainty=UncertaintySettings(variance=config.loss.variance),
+            data_dir=data_dir,
             adaptation=entry.adaptation,
             pictures=0,
             replace=True,

@@ -2,19 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from tqdm import tqdm
 
 from ruac_jax.data.shapes import DEVELOPMENT, HELD_OUT, SOURCE, TARGETS
 from ruac_jax.data.sources import GENERATED
 from ruac_jax.evaluation.figures import save_figure
+from ruac_jax.evaluation.run import group_of
 from ruac_jax.evaluation.tables import markdown_table, show
 from ruac_jax.shift.figures import draw_domains, draw_systems
 from ruac_jax.shift.report import Results, format_set, format_summary
 from ruac_jax.shift.runs import Entry, Outcome, run_entry
 
-NUM_IMAGES = 40
-_SETS = {"development": DEVELOPMENT, "held-out": HELD_OUT}
 _KIND_METRICS = ("j_and_f", "aurc", "auroc", "auroc_object", "ece", "nll")
 _TRAINING = {
     "kappa_at_lower": ("kappa at lower clamp", 1, True),
@@ -29,44 +29,87 @@ _TRAINING = {
 }
 
 
-def domain_names() -> list[str]:
-    """Every domain as `evaluate` takes it: the source, those to develop on, those held out."""
-    return [GENERATED + name for name in (SOURCE, *DEVELOPMENT, *HELD_OUT)]
+class Domains(NamedTuple):
+    """What systems are judged on.
+
+    Attributes:
+      source: unseen images of the domain that they are trained on.
+      sets: targets by the name of their set.
+      kinds: of shift, by target.
+      hidden: sets that are reported only when asked for.
+    """
+
+    source: str
+    sets: dict[str, list[str]]
+    kinds: dict[str, str]
+    hidden: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """All, the source first."""
+        return [self.source, *(name for members in self.sets.values() for name in members)]
 
 
-def run_study(entries: Sequence[Entry], output: Path, num_images: int = NUM_IMAGES) -> dict[str, dict[int, Outcome]]:
+GENERATED_DOMAINS = Domains(
+    source=GENERATED + SOURCE,
+    sets={
+        "development": [GENERATED + name for name in DEVELOPMENT],
+        "held-out": [GENERATED + name for name in HELD_OUT],
+    },
+    kinds={GENERATED + name: kind for name, kind in TARGETS.items()},
+    hidden=("held-out",),
+)
+
+
+def named_domains(names: Sequence[str]) -> Domains:
+    """Prepared datasets, the source first; their kinds are their groups."""
+    source, *targets = names
+    return Domains(source, {"target": targets}, {name: group_of(name) for name in targets})
+
+
+def run_study(
+    entries: Sequence[Entry], domains: Domains, output: Path, num_images: int, data_dir: str
+) -> dict[str, dict[int, Outcome]]:
     """Runs what is not done yet.
 
     Args:
       entries: systems and seeds, in the order of the tables.
+      domains: what to evaluate on.
       output: `results/` keeps an outcome a file, `runs/` the networks.
-      num_images: of each domain.
+      num_images: of each domain, at most.
+      data_dir: where prepared datasets lie.
 
     Returns:
       Outcomes by system and seed.
     """
     outcomes: dict[str, dict[int, Outcome]] = {}
-    names = domain_names()
     with tqdm(entries, unit="run", desc="shift", dynamic_ncols=True) as bar:
         for entry in bar:
             seed = entry.config.seed
             bar.set_postfix_str(f"{entry.system}, seed {seed}")
             file = output / "results" / f"{entry.system}-seed{seed}.json"
-            outcome = run_entry(entry, names, num_images, output / "runs", file)
+            outcome = run_entry(entry, domains.names, num_images, data_dir, output / "runs", file)
             outcomes.setdefault(entry.system, {})[seed] = outcome
     return outcomes
 
 
 def write_report(
-    outcomes: Mapping[str, Mapping[int, Outcome]], reference: str, output: Path, *, held_out: bool, command: str
+    outcomes: Mapping[str, Mapping[int, Outcome]],
+    domains: Domains,
+    reference: str,
+    output: Path,
+    *,
+    held_out: bool,
+    command: str,
 ) -> str:
     """Writes `report.md` and its figures.
 
     Args:
       outcomes: of `run_study`.
+      domains: what they are about.
       reference: the system that all are compared with.
       output: folder.
-      held_out: show the held-out domains too: once, when every choice is made.
+      held_out: show the hidden sets too: once, when every choice is made.
       command: what made the report.
 
     Returns:
@@ -75,8 +118,6 @@ def write_report(
     results: Results = {
         system: {seed: outcome.domains for seed, outcome in seeds.items()} for system, seeds in outcomes.items()
     }
-    kinds = {GENERATED + name: kind for name, kind in TARGETS.items()}
-    source = GENERATED + SOURCE
     seconds = sum(outcome.seconds for seeds in outcomes.values() for outcome in seeds.values())
     runs = sum(len(seeds) for seeds in outcomes.values())
     parts = [
@@ -85,22 +126,18 @@ def write_report(
         f"{runs} runs, {seconds / 60:.0f} minutes in all, shared bases apart. "
         f"Differences are to {reference}, paired by seed; in brackets the seeds in which they are a gain. "
         "Percent, but AURC, E-AURC, ECE and NLL.",
-        f"## Source domain ({source}, unseen images)",
-        format_summary(results, reference, [source]),
+        f"## Source domain ({domains.source}, unseen images)",
+        format_summary(results, reference, [domains.source]),
     ]
     output.mkdir(parents=True, exist_ok=True)
-    for title, members in _SETS.items():
-        if title == "held-out" and not held_out:
+    for title, members in domains.sets.items():
+        if title in domains.hidden and not held_out:
             continue
-        domains = [GENERATED + name for name in members]
-        parts += [
-            f"## {title.capitalize()} domains",
-            f"![Systems](systems-{title}.png)",
-            f"![Domains](domains-{title}.png)",
-        ]
-        parts.append(format_set(results, reference, domains, kinds, _KIND_METRICS))
-        save_figure(draw_systems(results, reference, domains), output / f"systems-{title}.png")
-        save_figure(draw_domains(results, reference, domains, kinds, "j_and_f"), output / f"domains-{title}.png")
+        systems, by_domain = f"systems-{title}.png", f"domains-{title}.png"
+        parts += [f"## {title.capitalize()} domains", f"![Systems]({systems})", f"![Domains]({by_domain})"]
+        parts.append(format_set(results, reference, members, domains.kinds, _KIND_METRICS))
+        save_figure(draw_systems(results, reference, members), output / systems)
+        save_figure(draw_domains(results, reference, members, domains.kinds, "j_and_f"), output / by_domain)
     parts += ["## Training", _TRAINING_NOTE, format_training(outcomes)]
     text = "\n\n".join(parts)
     (output / "report.md").write_text(text + "\n", encoding="utf-8")
