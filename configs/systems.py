@@ -136,6 +136,17 @@ def base(seed: int) -> ConfigDict:
     return config
 
 
+def trained_on(config: ConfigDict, dataset: str, split: str, data_dir: str) -> ConfigDict:
+    """The same on another dataset: a nano run and all it starts from, whose base starts from that of generated images."""
+    stage = config
+    while True:
+        stage.data.dataset, stage.data.split, stage.data.data_dir, stage.data.augment = dataset, split, data_dir, True
+        if stage.get("pretrain") is None:
+            stage.pretrain = base(stage.seed)
+            return config
+        stage = stage.pretrain
+
+
 def _changed(config: ConfigDict, changes: Changes) -> ConfigDict:
     with config.unlocked():
         config.update_from_flattened_dict(dict(changes))

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from configs import ruac
-from configs.systems import BENCHMARK, NANO_STEPS, NANO_SYSTEMS, SYSTEMS, get_config, nano
+from configs.systems import BENCHMARK, NANO_STEPS, NANO_SYSTEMS, SYSTEMS, get_config, nano, trained_on
 from ruac_jax.config import parse_config
 from ruac_jax.training.loop import stretches
 
@@ -47,6 +47,18 @@ def test_a_seed_reaches_every_part():
     config = parse_config(BENCHMARK["ours"](2))
     assert (config.seed, config.pretrain.seed, config.pretrain.pretrain.seed) == (2, 2, 2)
     assert parse_config(BENCHMARK["sam2"](2)) == config.pretrain.pretrain
+
+
+@pytest.mark.parametrize("system", ["ours", "sam2"])
+def test_another_dataset_is_what_all_but_the_first_base_is_trained_on(system):
+    config = parse_config(trained_on(BENCHMARK[system](1), "mine", "all", "folder"))
+    stages = [config]
+    while stages[-1].pretrain is not None:
+        stages.append(stages[-1].pretrain)
+    assert [stage.data.dataset for stage in stages] == ["mine"] * (len(stages) - 1) + ["shapes/source"]
+    assert {(stage.data.split, stage.data.data_dir) for stage in stages[:-1]} == {("all", "folder")}
+    assert stages[-1] == parse_config(BENCHMARK["sam2"](1))
+    assert stages[-2].optimizer.encoder > 0
 
 
 def test_a_wrong_name_is_told_the_nearest():
