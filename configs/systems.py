@@ -137,7 +137,7 @@ def base(seed: int) -> ConfigDict:
 
 
 def trained_on(config: ConfigDict, dataset: str, split: str, data_dir: str) -> ConfigDict:
-    """The same on another dataset: a nano run and all it starts from, whose base starts from that of generated images."""
+    """A nano run, and all it starts from, on another dataset; its base starts from that of generated images."""
     stage = config
     while True:
         stage.data.dataset, stage.data.split, stage.data.data_dir, stage.data.augment = dataset, split, data_dir, True
