@@ -23,7 +23,7 @@ class ModelConfig:
     """The network and where its weights come from."""
 
     variant: str = "base_plus"
-    head: Literal["hypernetwork", "weibull"] = "weibull"
+    head: Literal["hypernetwork", "weibull", "evidential"] = "weibull"
     checkpoint: str = ""  # folder of a converted or trained model; empty: random weights, or `pretrain`
     kappa_min: float = 0.1
     kappa_max: float = 10.0

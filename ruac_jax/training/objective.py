@@ -108,9 +108,10 @@ def objective(
         )
 
     clean = run(features, truth, points, key_clean)
-    segmentation = total(weighted_segmentation(clean.terms, weights))
+    likelihood = total(clean.likelihood)
+    segmentation = total(weighted_segmentation(clean.terms, weights)) + likelihood
     sums = {f"clean/{name}": total(value) for name, value in clean.terms._asdict().items()}
-    sums |= {"clean/segmentation": segmentation, "clean/kl": total(clean.regularizer)}
+    sums |= {"clean/likelihood": likelihood, "clean/segmentation": segmentation, "clean/kl": total(clean.regularizer)}
     objects = valid.sum().astype(jnp.float32)
     sums |= {f"head/{name}": value * objects for name, value in clean.distribution.diagnostics().items()}
     kl = weights.kl * weights.kl_stream * sums["clean/kl"] if phase.kl else jnp.zeros(())
@@ -136,11 +137,13 @@ def objective(
     coarse_truth = resize(moved_truth[..., None].astype(jnp.float32), logits.shape[1:], "area")[..., 0] >= 0.5
     calibration = calibration_terms(logits, coarse_truth, uncertainty)
 
-    adversarial = total(weighted_segmentation(harder.terms, weights))
+    adversarial_likelihood = total(harder.likelihood)
+    adversarial = total(weighted_segmentation(harder.terms, weights)) + adversarial_likelihood
     error, spread = total(calibration.error), total(calibration.uncertainty)
     adversarial_kl = total(harder.last_regularizer)
     sums |= {f"adversarial/{name}": total(value) for name, value in harder.terms._asdict().items()}
     sums |= {"adversarial/segmentation": adversarial, "adversarial/kl": adversarial_kl}
+    sums |= {"adversarial/likelihood": adversarial_likelihood}
     sums |= {"adversarial/calibration_error": error, "adversarial/calibration_uncertainty": spread}
     sums |= {f"attack/{name}": value * objects for name, value in attack.metrics.items()}
 
