@@ -14,7 +14,7 @@ from ruac_jax.config import default_config
 from ruac_jax.data.shapes import DEVELOPMENT, SOURCE
 
 
-def _shared() -> ConfigDict:
+def shared() -> ConfigDict:
     """What both runs have in common: network, images, small batches in float32."""
     config = default_config()
     config.model.variant = "nano"
@@ -33,9 +33,9 @@ def _shared() -> ConfigDict:
     return config
 
 
-def _base() -> ConfigDict:
+def base() -> ConfigDict:
     """Segmentation from scratch with SAM2's own head: stands in for a converted SAM2.1 checkpoint."""
-    config = _shared()
+    config = shared()
     config.model.head = "hypernetwork"
     config.interaction.corrections = 0
     config.interaction.box_probability = 0.3
@@ -52,8 +52,8 @@ def _base() -> ConfigDict:
 
 
 def get_config() -> ConfigDict:
-    config = _shared()
-    config.pretrain = _base()
+    config = shared()
+    config.pretrain = base()
     config.interaction.corrections = 1
     config.schedule.segmentation_epochs = 2
     config.schedule.kl_epochs = 1

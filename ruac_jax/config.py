@@ -17,6 +17,9 @@ import ml_collections
 
 from ruac_jax.errors import UserError
 
+AttackKind = Literal["learned", "random", "noise", "pgd", "patch", "mixstyle", "dsu"]
+Scope = Literal["image", "single", "objects", "all"]
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
@@ -33,14 +36,21 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class AttackConfig:
-    """The learned attack of the adversarial branch (section 3.3, appendix B)."""
+    """The attack of the adversarial branch (sections 3.3 and 4, appendix B).
 
+    All but `kind` is for the attacks by style and deformation, "learned" and "random".
+    """
+
+    kind: AttackKind = "learned"
+    scope: Scope = "all"  # what is styled: the image as one, one object, every object, or these and the background
     style: bool = True
     graph: bool = True
     deformation: bool = True
     style_epsilon: float = 0.3  # largest shift of a slot's mean or std, normalised colour units
     flow_epsilon: float = 0.15  # deformation bound in cells of the stride-16 grid
     bound: Literal["clip", "straight_through"] = "clip"
+    random_style: float = 0.5  # mean size of random shifts, share of style_epsilon
+    random_flow: float = 0.5  # mean length of random flow over an object, share of flow_epsilon
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +115,7 @@ class DataConfig:
     data_dir: str = "datasets"
     split: str = "train"
     clips: str = ""  # file of clip names to keep, one a line
+    stylised: str = ""  # folder of stylised copies that join the images (docs/stylised.md)
     num_images: int = 2000  # size of a generated dataset
     samples_per_clip: int = 4  # visits of a clip per epoch, a random frame each
     batch_size: int = 32  # images per optimiser step, over all devices and micro-batches
@@ -253,13 +264,20 @@ def _impossible(config: Config, path: str) -> Iterator[str]:
         "schedule.segmentation_epochs",
         "at least one epoch in one of the phases",
     )
-    attacked = config.attack.style or config.attack.deformation
+    attack = config.attack
+    colours_or_shapes = attack.kind in ("learned", "random")
     yield from check(
-        attacked or not config.schedule.adversarial_epochs,
+        not colours_or_shapes or attack.style or attack.deformation or not config.schedule.adversarial_epochs,
         "schedule.adversarial_epochs",
         "0 where attack.style and attack.deformation are both off",
     )
-    yield from check(config.attack.style or not config.attack.graph, "attack.graph", "False where attack.style is off")
+    if attack.kind == "learned":
+        yield from check(attack.style or not attack.graph, "attack.graph", "False where attack.style is off")
+        yield from check(
+            attack.scope == "all" or not attack.graph, "attack.graph", 'False where attack.scope is not "all"'
+        )
+    for name in ("random_style", "random_flow"):
+        yield from check(0 < getattr(attack, name) < 1, f"attack.{name}", "a share between 0 and 1")
     if config.pretrain is not None:
         yield from check(not config.model.checkpoint, "model.checkpoint", "'' where `pretrain` makes the weights")
         yield from check(

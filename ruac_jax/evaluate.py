@@ -15,7 +15,7 @@ from absl import flags
 from ruac_jax.errors import UserError, run_main
 from ruac_jax.evaluation.predictor import UncertaintySettings
 from ruac_jax.evaluation.protocol import Protocol
-from ruac_jax.evaluation.run import EvaluationSettings, evaluate_model
+from ruac_jax.evaluation.run import EvaluationSettings, evaluate_model, tabulate
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Folder of a converted or trained model.")
 _DATASETS = flags.DEFINE_list(
@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> None:
         shard=_parse_shard(_SHARD.value),
         replace=_OVERWRITE.value,
     )
-    evaluate_model(
+    results = evaluate_model(
         Path(_CHECKPOINT.value),
         _DATASETS.value,
         Path(_OUTPUT.value),
@@ -73,6 +73,8 @@ def main(argv: Sequence[str]) -> None:
         settings=settings,
         devices=devices[: _DEVICES.value],
     )
+    if results is not None:
+        print(tabulate(results))
 
 
 # What shapes the figures; where and by how many they are computed does not.

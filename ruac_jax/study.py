@@ -2,16 +2,22 @@
 
 For example `python -m ruac_jax.study sampling --checkpoint runs/quickstart/model --datasets shapes/all --output out`.
 Each writes `NAME.json`, `NAME.md` and `NAME.png`, and prints its tables.
+
+`python -m ruac_jax.study shift --seeds 3 --output out/shift` is the shift benchmark: it trains every system on the
+embedded source domain and compares them on all domains (docs/systems.md). Started again, it goes on where it stopped.
 """
 
+import difflib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
+from ml_collections import ConfigDict
 
+from configs.systems import BENCHMARK
 from ruac_jax.attacks.combined import RUACAttack
-from ruac_jax.config import Config
+from ruac_jax.config import Config, parse_config
 from ruac_jax.errors import UserError, run_main
 from ruac_jax.evaluation.run import EvaluationSettings, Subject, expand_names, open_subject
 from ruac_jax.evaluation.studies.alignment import study_alignment
@@ -20,6 +26,8 @@ from ruac_jax.evaluation.studies.parameters import study_parameters
 from ruac_jax.evaluation.studies.perturbations import load_attack, load_config, parts_of, untrained_attack
 from ruac_jax.evaluation.studies.sampling import study_sampling
 from ruac_jax.sam2.variants import variant
+from ruac_jax.shift.runs import Entry
+from ruac_jax.shift.study import GENERATED_DOMAINS, named_domains, run_study, write_report
 from ruac_jax.weights import ModelMetadata, abstract_model, load_metadata, load_model
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Folder of a converted or trained model.")
@@ -36,11 +44,23 @@ _RUN = flags.DEFINE_string(
 )
 
 
+_SEEDS = flags.DEFINE_integer("seeds", 3, "shift: seeds 0, 1, ... of every system.", lower_bound=1)
+_SYSTEMS = flags.DEFINE_list("systems", [], "shift: which (default: all).")
+_REFERENCE = flags.DEFINE_string("reference", "bayes", "shift: what all are compared with.")
+_TRAIN_ON = flags.DEFINE_string(
+    "train_on", "", "shift: prepared dataset NAME or NAME:SPLIT to train on, judged on --datasets, the source first."
+)
+_HELD_OUT = flags.DEFINE_bool("held_out", False, "shift: report the held-out domains too, when every choice is made.")
+
+
 def main(argv: Sequence[str]) -> None:
     """Runs one study."""
-    if len(argv) != 2 or argv[1] not in _STUDIES:
-        raise UserError(f"which study? One of: {', '.join(_STUDIES)}")
+    if len(argv) != 2 or argv[1] not in (*_STUDIES, _SHIFT):
+        raise UserError(f"which study? One of: {', '.join((*_STUDIES, _SHIFT))}")
     name = argv[1]
+    if name == _SHIFT:
+        print(_shift())
+        return
     for flag in (_CHECKPOINT, _OUTPUT, *([_DATASETS] if name != "parameters" else [])):
         if not flag.value:
             raise UserError(f"--{flag.name} is missing; see --help")
@@ -74,6 +94,58 @@ _STUDIES: dict[str, Callable[[ModelMetadata], Finding]] = {
     "alignment": _alignment,
     "parameters": _parameters,
 }
+
+
+_SHIFT = "shift"
+
+
+def _shift() -> str:
+    if not _OUTPUT.value:
+        raise UserError("--output is missing; see --help")
+    systems = _SYSTEMS.value or list(BENCHMARK)
+    for system in (*systems, _REFERENCE.value):
+        if system not in BENCHMARK:
+            near = difflib.get_close_matches(system, BENCHMARK, n=1, cutoff=0.0)[0]
+            raise UserError(f"no system {system!r}; did you mean {near!r}? There are {', '.join(BENCHMARK)}")
+    order = [system for system in BENCHMARK if system in {*systems, _REFERENCE.value}]
+    if bool(_TRAIN_ON.value) != bool(_DATASETS.value):
+        raise UserError("--train_on and --datasets (the source's unseen split first) go together: give both or neither")
+    domains = named_domains(_DATASETS.value) if _DATASETS.value else GENERATED_DOMAINS
+    entries = [
+        Entry(system, parse_config(_benchmark_config(system, seed)), "uctta" if system == "uctta" else "none")
+        for seed in range(_SEEDS.value)
+        for system in order
+    ]
+    output = Path(_OUTPUT.value)
+    outcomes = run_study(entries, domains, output, _IMAGES.value, _DATA_DIR.value)
+    given = [
+        f"--{flag.name} {','.join(flag.value) if isinstance(flag.value, list) else flag.value}"
+        for flag in (_SEEDS, _SYSTEMS, _TRAIN_ON, _DATASETS, _IMAGES)
+        if flag.value != flag.default
+    ]
+    command = " ".join(["python -m ruac_jax.study shift", *given, *(["--held_out"] if _HELD_OUT.value else [])])
+    return write_report(
+        {system: outcomes[system] for system in order},
+        domains,
+        _REFERENCE.value,
+        output,
+        held_out=_HELD_OUT.value,
+        command=command,
+    )
+
+
+def _benchmark_config(system: str, seed: int) -> ConfigDict:
+    """What a row trains, and everything that it starts from, on the dataset of --train_on."""
+    config = BENCHMARK[system](seed)
+    if not _TRAIN_ON.value:
+        return config
+    name, _, split = _TRAIN_ON.value.partition(":")
+    stage = config
+    while stage is not None:
+        stage.data.dataset, stage.data.split, stage.data.data_dir = name, split or "train", _DATA_DIR.value
+        stage.data.augment = True
+        stage = stage.pretrain if stage.get("pretrain") is not None else None
+    return config
 
 
 def _attacks(metadata: ModelMetadata) -> dict[str, RUACAttack]:

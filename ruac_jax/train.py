@@ -14,7 +14,7 @@ from ml_collections import config_flags
 
 from ruac_jax.config import parse_config
 from ruac_jax.errors import UserError, run_main
-from ruac_jax.evaluation.run import EvaluationSettings, evaluate_model
+from ruac_jax.evaluation.run import EvaluationSettings, evaluate_model, tabulate
 from ruac_jax.training.loop import train
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config(), see configs/.", lock_config=True)
@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> None:
     workdir = Path(_WORKDIR.value or Path("runs") / file.stem)
     model = train(config, workdir)
     if config.evaluation.datasets and jax.process_index() == 0:
-        evaluate_model(
+        results = evaluate_model(
             model,
             config.evaluation.datasets,
             workdir / "evaluation",
@@ -49,6 +49,8 @@ def main(argv: Sequence[str]) -> None:
                 replace=True,
             ),
         )
+        if results is not None:
+            print(tabulate(results))
 
 
 if __name__ == "__main__":

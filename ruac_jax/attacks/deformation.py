@@ -67,8 +67,12 @@ def bounded_flow(
     raw: Float[Array, "b k h w 2"], masks: Bool[Array, "b k H W"], limit: float
 ) -> Float[Array, "b k h w 2"]:
     """(2 s(raw) - 1) `limit` without its mean over the object; zero for an empty mask."""
-    flow = jnp.tanh(raw / 2) * limit
-    share = resize(masks.astype(raw.dtype)[..., None], raw.shape[2:4], "area")
+    return centred_flow(jnp.tanh(raw / 2) * limit, masks)
+
+
+def centred_flow(flow: Float[Array, "b k h w 2"], masks: Bool[Array, "b k H W"]) -> Float[Array, "b k h w 2"]:
+    """A flow without its mean over the object; zero for an empty mask."""
+    share = resize(masks.astype(flow.dtype)[..., None], flow.shape[2:4], "area")
     total = share.sum(axis=(2, 3), keepdims=True)
     mean = (flow * share).sum(axis=(2, 3), keepdims=True) / jnp.where(total > 0, total, 1.0)
     return jnp.where(total > 0, flow - mean, 0.0)

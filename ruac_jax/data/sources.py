@@ -10,6 +10,7 @@ from ruac_jax.data.catalog import DATASETS
 from ruac_jax.data.pipeline import PipelineSettings, Shard, TrainingIterator, training_iterator
 from ruac_jax.data.record import Source
 from ruac_jax.data.shapes import ShapesSource
+from ruac_jax.data.styled import styled_source
 from ruac_jax.data.transforms import NO_AUGMENTATION, Augmentation
 from ruac_jax.errors import UserError
 
@@ -46,7 +47,7 @@ def load_source(name: str, split: str, *, data_dir: str, size: int, num_images: 
 
 
 def training_batches(config: DataConfig, size: int, seed: int) -> TrainingIterator:
-    """This process's share of the training batches, images of `size` px; errors as `load_source`."""
+    """This process's share of the training batches, images of `size` px; errors as `load_source`, `styled_source`."""
     source = load_source(
         config.dataset,
         config.split,
@@ -55,6 +56,8 @@ def training_batches(config: DataConfig, size: int, seed: int) -> TrainingIterat
         num_images=config.num_images,
         clips=config.clips,
     )
+    if config.stylised:
+        source = styled_source(source, config.stylised)
     settings = PipelineSettings(
         image_size=size,
         batch_size=config.batch_size // jax.process_count(),

@@ -108,7 +108,7 @@ def evaluate_model(
     settings: EvaluationSettings = _DEFAULTS,
     devices: Sequence[jax.Device] | None = None,
 ) -> dict[str, dict[str, Any]] | None:
-    """Evaluates a saved model; prints and writes the report.
+    """Evaluates a saved model and writes the report.
 
     Args:
       checkpoint: folder of the model.
@@ -275,8 +275,12 @@ def _report(
     draw_domain_bars(results, output / "domains.png", groups=groups)
     draw_risk_coverage({name: curve["risk_coverage"] for name, curve in curves.items()}, output / "risk_coverage.png")
     draw_reliability({name: curve["reliability"] for name, curve in curves.items()}, output / "reliability.png")
-    print(format_table(results, groups=groups))
     return results
+
+
+def tabulate(results: dict[str, dict[str, Any]]) -> str:
+    """The table of what `evaluate_model` returned."""
+    return format_table(results, groups={name: group_of(name) for name in results})
 
 
 def _merged(task: _Task) -> DatasetState:

@@ -67,7 +67,7 @@ def summarize(results: Results, system: str, reference: str, metric: str, domain
     values = [value for value in own.values() if value is not None]
     pairs = [(value, other[seed]) for seed, value in own.items() if value is not None and other.get(seed) is not None]
     gains = [a - b for a, b in pairs]
-    reading = _reading(metric)
+    reading = reading_of(metric)
     return Summary(
         seeds=len(values),
         mean=float(np.mean(values)) if values else None,
@@ -93,7 +93,7 @@ def mean_over_seeds(seeds: Mapping[int, Mapping[str, Metrics]]) -> dict[str, dic
 
 def format_summary(results: Results, reference: str, domains: Sequence[str], metrics: Sequence[str] = METRICS) -> str:
     """Two rows per system: mean and spread over seeds; the paired difference, and in how many seeds it is a gain."""
-    readings = [_reading(metric) for metric in metrics]
+    readings = [reading_of(metric) for metric in metrics]
     rows = []
     for system in results:
         found = [summarize(results, system, reference, metric, domains) for metric in metrics]
@@ -131,7 +131,8 @@ def _method(name: str, datasets: Mapping[str, Metrics], domains: Sequence[str], 
     return Method(name, {domain: datasets[domain] for domain in domains}, {d: kinds[d] for d in domains}, {})
 
 
-def _reading(metric: str) -> Measure:
+def reading_of(metric: str) -> Measure:
+    """How a metric is read."""
     reading = measure(metric)
     if reading is None:
         raise ValueError(f"{metric}: more of it is neither better nor worse")

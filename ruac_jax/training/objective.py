@@ -20,6 +20,7 @@ from ruac_jax.model import normalize_image
 from ruac_jax.prompt_sampling import draw_initial_prompts, move_initial_prompts
 from ruac_jax.training.groups import Group
 from ruac_jax.training.system import System, cast_for_compute, merge_system
+from ruac_jax.training.victim import decoder_loss
 
 
 class Phase(NamedTuple):
@@ -125,12 +126,14 @@ def objective(
         batch.valid,
         model.memory_encoder,
         key_attack,
+        decoder_loss(model, batch.masks, batch.valid, points, labels, dtype),
     )
     moved_truth = attack.masks.reshape(truth.shape)
     slots = (*batch.valid.shape, *points.shape[1:])
     moved = move_points(points.reshape(slots), attack.flow).reshape(points.shape)
     moved = move_initial_prompts(key_moved, moved, labels, moved_truth)
-    harder = run(model.project(model.backbone(attack.image.astype(dtype))), moved_truth, moved, key_adversarial)
+    levels = system.attack.perturb(model.backbone(attack.image.astype(dtype)), jax.random.fold_in(key_attack, 0))
+    harder = run(model.project(levels), moved_truth, moved, key_adversarial)
 
     uncertainty = harder.distribution.uncertainty("analytic", mode=weights.variance)[:, 0]
     logits = harder.distribution.mean_logits()[:, 0]

@@ -15,11 +15,13 @@ from matplotlib.figure import Figure
 from ruac_jax.config import Config
 from ruac_jax.evaluation.figures import overlay
 from ruac_jax.functional.resize import resize
+from ruac_jax.functional.warp import move_points
 from ruac_jax.interaction import interact, repeat_for_objects
 from ruac_jax.model import IMAGE_MEAN, IMAGE_STD, normalize_image
-from ruac_jax.prompt_sampling import draw_initial_prompts
+from ruac_jax.prompt_sampling import draw_initial_prompts, move_initial_prompts
 from ruac_jax.training.objective import DeviceBatch
 from ruac_jax.training.system import cast_for_compute, merge_system
+from ruac_jax.training.victim import decoder_loss
 
 
 class Snapshot(NamedTuple):
@@ -43,17 +45,24 @@ def make_snapshot(graph: nnx.GraphDef, config: Config) -> Callable[..., Snapshot
         model = system.model
         image = normalize_image(batch.image)
         features = model.project(model.backbone(image.astype(dtype)))
+        b, k, height, width = batch.masks.shape
+        key_prompts, key_clicks, key_attack = jax.random.split(key, 3)
+        points, labels = draw_initial_prompts(
+            key_prompts, batch.masks.reshape(b * k, height, width), config.interaction
+        )
         attacked, masks = image, batch.masks
         flow = jnp.zeros((*batch.masks.shape, 2), jnp.float32)
         if system.attack is not None:
             embedding = features.embedding.astype(jnp.float32)
-            result = system.attack(embedding, image, batch.masks, batch.valid, model.memory_encoder, None)
+            victim = decoder_loss(model, batch.masks, batch.valid, points, labels, dtype)
+            result = system.attack(embedding, image, batch.masks, batch.valid, model.memory_encoder, key_attack, victim)
             attacked, masks, flow = result.image, result.masks, result.flow
-            features = model.project(model.backbone(attacked.astype(dtype)))
-        b, k, height, width = masks.shape
+            levels = system.attack.perturb(model.backbone(attacked.astype(dtype)), jax.random.fold_in(key_attack, 0))
+            features = model.project(levels)
         truth = masks.reshape(b * k, height, width)
-        key_prompts, key_clicks = jax.random.split(key)
-        points, labels = draw_initial_prompts(key_prompts, truth, config.interaction)
+        if system.attack is not None:
+            moved = move_points(points.reshape(b, k, *points.shape[1:]), flow).reshape(points.shape)
+            points = move_initial_prompts(jax.random.fold_in(key_prompts, 0), moved, labels, truth)
         rows = repeat_for_objects(features, k)
         done = interact(model, rows, truth, points, labels, key_clicks, config.interaction, rematerialize=False)
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
-from ruac_jax.attacks.combined import RUACAttack
+from ruac_jax.attacks import kinds
+from ruac_jax.attacks.attack import Attack
 from ruac_jax.config import Config, OptimizerConfig
 from ruac_jax.model import SAM2
 from ruac_jax.training.groups import GROUPS, Group, group_of
@@ -16,7 +17,7 @@ from ruac_jax.training.groups import GROUPS, Group, group_of
 class System(nnx.Module):
     """A network and the attack that hardens it (None where no phase is adversarial)."""
 
-    def __init__(self, model: SAM2, attack: RUACAttack | None):
+    def __init__(self, model: SAM2, attack: Attack | None):
         self.model = model
         self.attack = attack
 
@@ -71,8 +72,8 @@ def _insert(target: dict[Any, Any], source: dict[Any, Any]) -> None:
             target[key] = value
 
 
-def create_attack(config: Config, d_model: int, rngs: nnx.Rngs) -> RUACAttack | None:
+def create_attack(config: Config, d_model: int, rngs: nnx.Rngs) -> Attack | None:
     """The attack that a configuration names; None where no epoch is adversarial."""
     if not config.schedule.adversarial_epochs:
         return None
-    return RUACAttack.create(config.attack, d_model, rngs=rngs)
+    return kinds.create_attack(config.attack, d_model, rngs=rngs)

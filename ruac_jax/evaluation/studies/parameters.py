@@ -62,7 +62,7 @@ def study_parameters(model: SAM2, metadata: ModelMetadata, config: Config) -> Fi
     """
     d_model = variant(metadata.variant).d_model
     attack = None
-    if config.schedule.adversarial_epochs:
+    if config.schedule.adversarial_epochs and config.attack.kind == "learned":
         attack = nnx.eval_shape(lambda: RUACAttack.create(config.attack, d_model, rngs=nnx.Rngs(0)))
     parts = count_parameters(model, attack, config)
     additions = sum(parts[part]["parameters"] for part in _ADDITIONS)

@@ -12,26 +12,19 @@ import orbax.checkpoint as ocp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, UInt32
 
-from ruac_jax.attacks.attack import AttackOutput
+from ruac_jax.attacks.attack import AttackOutput, unmoved
 from ruac_jax.attacks.combined import RUACAttack
+from ruac_jax.attacks.pixel import add_noise
 from ruac_jax.config import AttackConfig, Config, parse_config
 from ruac_jax.errors import UserError
-from ruac_jax.functional.adain import COLOUR_LIMIT
 from ruac_jax.sam2.variants import variant
-
-NOISE = 0.03  # standard deviation of the paper's "Random Noise", normalised colour units
 
 
 def noise_attack(
     image: Float[Array, "b h w 3"], masks: Bool[Array, "b k h w"], number: UInt32[Array, ""]
 ) -> AttackOutput:
-    """Adds Gaussian noise of deviation 0.03 to normalised images and clips them to [-3, 3]; objects stay in place.
-
-    The noise follows from `number`.
-    """
-    noise = NOISE * jax.random.normal(jax.random.key(number), image.shape, image.dtype)
-    still = jnp.zeros((*masks.shape, 2), jnp.float32)
-    return AttackOutput(jnp.clip(image + noise, -COLOUR_LIMIT, COLOUR_LIMIT), masks, still, {})
+    """The paper's Random Noise, which follows from `number`; objects stay in place."""
+    return unmoved(add_noise(image, jax.random.key(number)), masks)
 
 
 def parts_of(attack: RUACAttack) -> dict[str, RUACAttack]:
@@ -86,7 +79,7 @@ def load_attack(run: Path) -> RUACAttack:
       UserError: no run there, or it has learned no attack.
     """
     config = load_config(run)
-    if not config.schedule.adversarial_epochs or not config.optimizer.attack:
+    if not config.schedule.adversarial_epochs or not config.optimizer.attack or config.attack.kind != "learned":
         raise UserError(f"{run}: that run trained no attack; leave --run out to measure untrained ones")
     attack, shapes = _abstract_attack(config.attack, variant(config.model.variant).d_model)
     folder = (run / "checkpoints").resolve()

@@ -1,0 +1,150 @@
+"""Every trained system of the paper's tables, by name, at the paper's scale and at that of a laptop.
+
+Command:   python -m ruac_jax.train --config configs/systems.py:bayes          SAM2.1 B+ on MOSE, as configs/ruac.py
+           python -m ruac_jax.train --config configs/systems.py:nano/bayes     nano network on generated images
+Hardware:  as configs/ruac.py; nano: 2 CPU cores, 4 GB, about 10 minutes, 4 of them for the base.
+Score:     docs/results; the paper's figures stand beside ours there.
+
+`SYSTEMS` says what each changes of the paper's run. The nano runs all start from the same base (segmentation from
+scratch with SAM2's head) and, for each kind of head, from the same warm-up of it; then each trains as many steps as
+every other. `python -m ruac_jax.study shift` runs and compares them. SAM2 itself and UCTTA are not trained: they are
+evaluations of a converted checkpoint (docs/systems.md).
+"""
+
+import difflib
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import quickstart, ruac
+from ruac_jax.data.shapes import DEVELOPMENT, SOURCE
+
+Changes = Mapping[str, Any]  # by dotted name
+
+# Published schedules (epochs of the three phases) without an adversarial phase: its epochs go to the one before.
+_SEGMENTATION_ONLY: Changes = {
+    "schedule.segmentation_epochs": 20,
+    "schedule.kl_epochs": 0,
+    "schedule.adversarial_epochs": 0,
+}
+_NO_ATTACK: Changes = {"schedule.kl_epochs": 15, "schedule.adversarial_epochs": 0}
+_STYLE_ONLY: Changes = {"attack.deformation": False, "attack.graph": False}
+
+SYSTEMS: dict[str, Changes] = {
+    "sam2_ft": {"model.head": "hypernetwork", **_SEGMENTATION_ONLY},
+    "sam2_ft_lora": {"model.head": "hypernetwork", "model.lora_rank": 4, **_SEGMENTATION_ONLY},
+    "ur_ern": {"model.head": "evidential", **_SEGMENTATION_ONLY},
+    "bayes": _NO_ATTACK,
+    "noise": {"attack.kind": "noise"},
+    "pgd": {"attack.kind": "pgd"},
+    "patch": {"attack.kind": "patch"},
+    "mixstyle": {"attack.kind": "mixstyle"},
+    "dsu": {"attack.kind": "dsu"},
+    "stylegen_generic": {"data.stylised": "stylised/generic", **_NO_ATTACK},
+    "stylegen_targeted": {"data.stylised": "stylised/targeted", **_NO_ATTACK},
+    "style_global": {"attack.scope": "image", **_STYLE_ONLY},
+    "style_single": {"attack.scope": "single", **_STYLE_ONLY},
+    "style_multi": {"attack.scope": "objects", **_STYLE_ONLY},
+    "style_multibg": _STYLE_ONLY,
+    "style_gcn": {"attack.deformation": False},
+    "deform": {"attack.style": False, "attack.graph": False},
+    "ruac": {},
+    # Component ablation (appendix M; without AUE it is "bayes") and the sweeps of the two weights (appendix L).
+    "without_kl": {"loss.kl": 0.0},
+    "split": {"loss.routing": "split"},
+    **{f"kl_x{factor:g}": {"loss.kl": 0.05 * factor} for factor in (0.1, 0.3, 3, 10)},
+    **{f"adversarial_{share:g}": {"loss.adversarial": share} for share in (0.05, 0.1, 0.4, 0.8)},
+    # The rival of every learned attack: as strong, but drawn at random.
+    "random": {"attack.kind": "random"},
+    "random_uncalibrated": {"attack.kind": "random", "loss.calibration": 0.0},
+}
+
+# What a nano network needs to be harmed, and helped, by an attack in few steps: chosen on the development domains.
+_STRONG: Changes = {
+    "attack.style_epsilon": 0.5,
+    "attack.bound": "straight_through",
+    "loss.adversarial": 0.5,
+    "loss.kl_stream": 2e-2,  # 1e-3 with loss.kl: a spread that does not die
+    "loss.variance": "full",
+    "loss.routing": "split",
+}
+NANO_SYSTEMS: dict[str, Changes] = {
+    **SYSTEMS,
+    "ours": _STRONG,
+    "ours_random": {**_STRONG, "attack.kind": "random", "attack.random_style": 0.86, "attack.random_flow": 0.5},
+    "ours_random_uncalibrated": {
+        **_STRONG,
+        "attack.kind": "random",
+        "attack.random_style": 0.86,
+        "attack.random_flow": 0.5,
+        "loss.calibration": 0.0,
+    },
+}
+
+NANO_WARMUP_STEPS, NANO_STEPS = 300, 300
+NANO_STYLISED_IMAGES = 1000  # beside their 2 or 9 copies each
+_NANO_RATES: Changes = {
+    "optimizer.decoder": 5e-4,
+    "optimizer.head": 3e-3,
+    "optimizer.adapter": 1e-3,
+    "optimizer.attack": 1e-2,
+    "interaction.corrections": 1,
+}
+
+
+def get_config(name: str = "ruac") -> ConfigDict:
+    """The run of a system: `NAME` at the paper's scale, `nano/NAME` on a laptop."""
+    scale, _, system = name.rpartition("/")
+    known = {"": SYSTEMS, "nano": NANO_SYSTEMS}.get(scale, {})
+    if system not in known:
+        names = [*SYSTEMS, *(f"nano/{name}" for name in NANO_SYSTEMS)]
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
+        raise ValueError(f"no system {name!r}; did you mean {near!r}? known: {', '.join(names)}")
+    return nano(system) if scale else _changed(ruac.get_config(), SYSTEMS[system])
+
+
+def nano(system: str, seed: int = 0) -> ConfigDict:
+    """A system on the nano network: base, warm-up of the head, then `NANO_STEPS` steps of its own."""
+    changes = NANO_SYSTEMS[system]
+    config = _changed(quickstart.shared(), {**_NANO_RATES, **changes, "seed": seed})
+    schedule = config.schedule
+    adversarial, kl = schedule.adversarial_epochs > 0, schedule.kl_epochs > 0
+    schedule.segmentation_epochs, schedule.kl_epochs = int(not (adversarial or kl)), int(kl and not adversarial)
+    schedule.adversarial_epochs, schedule.steps_per_epoch = int(adversarial), NANO_STEPS
+    if config.data.stylised:
+        config.data.num_images = NANO_STYLISED_IMAGES
+    config.evaluation.datasets = tuple(f"shapes/{domain}" for domain in (SOURCE, *DEVELOPMENT))
+    config.pretrain = warmup(config.model.head, seed)
+    return config
+
+
+def warmup(head: str, seed: int) -> ConfigDict:
+    """What every nano run with this head starts from: the base, and then the head fine-tuned on segmentation."""
+    config = _changed(quickstart.shared(), {**_NANO_RATES, "model.head": head, "seed": seed})
+    config.schedule.segmentation_epochs, config.schedule.kl_epochs = 1, 0
+    config.schedule.adversarial_epochs, config.schedule.steps_per_epoch = 0, NANO_WARMUP_STEPS
+    config.pretrain = base(seed)
+    return config
+
+
+def base(seed: int) -> ConfigDict:
+    """Segmentation from scratch with SAM2's own head: what a converted SAM2.1 is to the paper's runs."""
+    config = quickstart.base()
+    config.seed = seed
+    return config
+
+
+def _changed(config: ConfigDict, changes: Changes) -> ConfigDict:
+    with config.unlocked():
+        config.update_from_flattened_dict(dict(changes))
+    return config
+
+
+# Rows of the shift benchmark, each from a seed to what is trained. SAM2 and UCTTA are the base, not trained further.
+BENCHMARK: dict[str, Callable[[int], ConfigDict]] = {
+    "sam2": base,
+    "uctta": base,
+    **{name: functools.partial(nano, name) for name in NANO_SYSTEMS},
+}

@@ -1,0 +1,54 @@
+import dataclasses
+
+import pytest
+
+from configs import ruac
+from configs.systems import BENCHMARK, NANO_STEPS, NANO_SYSTEMS, SYSTEMS, get_config, nano
+from ruac_jax.config import parse_config
+from ruac_jax.training.loop import stretches
+
+
+def flat(config, path=""):
+    found = {}
+    for name, value in config.items():
+        found |= flat(value, f"{path}{name}.") if isinstance(value, dict) else {f"{path}{name}": value}
+    return found
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_a_system_is_the_papers_run_but_for_what_it_says(name):
+    mine = flat(dataclasses.asdict(parse_config(get_config(name))))
+    paper = flat(dataclasses.asdict(parse_config(ruac.get_config())))
+    expected = {key: value for key, value in SYSTEMS[name].items() if paper[key] != value}
+    assert {key: value for key, value in mine.items() if paper[key] != value} == expected
+    epochs = [mine[f"schedule.{phase}_epochs"] for phase in ("segmentation", "kl", "adversarial")]
+    assert sum(epochs) == 20
+
+
+def test_no_two_systems_are_the_same():
+    configs = [parse_config(nano(name)) for name in NANO_SYSTEMS]
+    assert len(set(configs)) == len(configs)
+
+
+@pytest.mark.parametrize("name", NANO_SYSTEMS)
+def test_nano_runs_start_alike_and_train_as_long(name):
+    config = parse_config(get_config(f"nano/{name}"))
+    (stretch,) = stretches(config, config.schedule.steps_per_epoch)
+    assert stretch.stop == NANO_STEPS
+    like = "ours" if config.model.head == "weibull" else "sam2_ft"
+    if config.model.head != "evidential":
+        assert config.pretrain == parse_config(nano(like)).pretrain
+    assert config.pretrain.pretrain == parse_config(nano("ours")).pretrain.pretrain
+    adversarial = NANO_SYSTEMS[name].get("schedule.adversarial_epochs", 1)
+    assert config.schedule.adversarial_epochs == adversarial
+
+
+def test_a_seed_reaches_every_part():
+    config = parse_config(BENCHMARK["ours"](2))
+    assert (config.seed, config.pretrain.seed, config.pretrain.pretrain.seed) == (2, 2, 2)
+    assert parse_config(BENCHMARK["sam2"](2)) == config.pretrain.pretrain
+
+
+def test_a_wrong_name_is_told_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'nano/ruac'"):
+        get_config("nano/ruca")
