@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from tqdm import tqdm
 
+from ruac_jax.adapters.lora import add_lora, merge_lora
 from ruac_jax.config import Config
 from ruac_jax.data.sources import training_batches
 from ruac_jax.errors import UserError
@@ -126,6 +127,8 @@ def train(config: Config, workdir: Path) -> Path:
         )
     plan = stretches(config, steps_per_epoch)
     model, metadata, carried = initial_model(config, weights)
+    if config.model.lora_rank:
+        add_lora(model, config.model.lora_rank, rngs=nnx.Rngs(config.seed + 2))
     attack = create_attack(config, variant(config.model.variant).d_model, nnx.Rngs(config.seed + 1))
     graph, params, frozen = split_system(System(model, attack), config.optimizer)
 
@@ -177,7 +180,7 @@ def train(config: Config, workdir: Path) -> Path:
                 if done % config.runtime.checkpoint_every == 0 or done == stop:
                     checkpoints.save(done, state, data.get_state())
     if not finished.exists():
-        trained = merge_system(graph, jax.device_get(state.params), frozen).model
+        trained = merge_lora(merge_system(graph, jax.device_get(state.params), frozen).model)
         save_model(finished, trained, dataclasses.replace(metadata, source=workdir.name, source_sha256=None), carried)
     return finished
 
