@@ -3,7 +3,8 @@
     python -m convert.flax_to_sam2 --checkpoint DIR --output FILE [--overwrite]
 
 FILE ends in `.pt` (holding `{"model": tensors}`, needs torch) or `.safetensors`. A Weibull head goes under
-`sam_mask_decoder.pixel_bndl.`; what conversion had carried comes back as it was.
+`sam_mask_decoder.pixel_bndl.`, an evidential head's convolution under `sam_mask_decoder.ur_ern_head.`; what conversion
+had carried comes back as it was.
 """
 
 import time

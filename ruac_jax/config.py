@@ -26,12 +26,13 @@ class ModelConfig:
     """The network and where its weights come from."""
 
     variant: str = "base_plus"
-    head: Literal["hypernetwork", "weibull"] = "weibull"
+    head: Literal["hypernetwork", "weibull", "evidential"] = "weibull"
     checkpoint: str = ""  # folder of a converted or trained model; empty: random weights, or `pretrain`
     kappa_min: float = 0.1
     kappa_max: float = 10.0
     prior_shape: float = 1.0
     prior_rate: float = 3.0
+    lora_rank: int = 0  # of LoRA in the encoder, trained at optimizer.adapter; 0: none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +99,7 @@ class OptimizerConfig:
     encoder: float = 0.0
     decoder: float = 1e-6
     head: float = 1e-4
+    adapter: float = 1e-4
     attack: float = 1e-3
     weight_decay: float = 0.1
     final_fraction: float = 0.1  # of the learning rate, at the last step
@@ -289,10 +291,11 @@ def _impossible(config: Config, path: str) -> Iterator[str]:
 
 
 _NOT_NEGATIVE = {
+    "model": ("lora_rank",),
     "interaction": ("corrections", "box_noise", "box_noise_limit"),
     "loss": ("focal", "dice", "iou", "object_score", "kl", "kl_stream", "adversarial", "calibration"),
     "schedule": ("segmentation_epochs", "kl_epochs", "adversarial_epochs", "steps_per_epoch"),
-    "optimizer": ("encoder", "decoder", "head", "attack", "weight_decay", "final_fraction", "warmup_steps"),
+    "optimizer": ("encoder", "decoder", "head", "adapter", "attack", "weight_decay", "final_fraction", "warmup_steps"),
     "data": ("workers",),
     "runtime": ("picture_every",),
     "evaluation": ("num_images", "pictures"),
