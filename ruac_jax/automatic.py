@@ -133,7 +133,7 @@ class AutomaticMaskGenerator:
         self.predictor.set_image(image)
         try:
             (size,) = self.predictor.original_sizes
-            points = point_grid(self.points_per_side) * np.array([size[1], size[0]], np.float32)
+            points = (point_grid(self.points_per_side) * np.array([size[1], size[0]])).astype(np.float32)
             found = []
             batch = min(self.points_per_batch, len(points))
             for start in range(0, len(points), batch):
@@ -207,9 +207,9 @@ class AutomaticMaskGenerator:
 
 
 def point_grid(per_side: int) -> Float[np.ndarray, "n 2"]:
-    """Centres (x, y) of a grid of cells over the unit square, row by row, float32."""
+    """Centres (x, y) of a grid of cells over the unit square, row by row."""
     centres = (np.arange(per_side) + 0.5) / per_side
-    return np.stack(np.meshgrid(centres, centres), axis=-1).reshape(-1, 2).astype(np.float32)
+    return np.stack(np.meshgrid(centres, centres), axis=-1).reshape(-1, 2)
 
 
 def box_nms(
