@@ -35,12 +35,13 @@ MOST_POINTS = 512  # of an object
 CONVENTIONS = {
     "image": "RGB in [0, 255], stretched to the square, channels last; normalisation is part of the encoder",
     "points": "(x, y) pixels of the square image; an integer is the centre of a pixel",
-    "labels": "1 object, 0 background, 2 and 3 top-left and bottom-right corner of a box, -2 an absent slot",
+    "labels": "1 object, 0 background, 2 and 3 top-left and bottom-right corner of a box, -2 an absent slot, "
+    "-3 the same where an object has a mask and no point at all",
     "mask": "low-resolution logits of an earlier decoding, clipped to [-32, 32]; read where has_mask is true",
     "logits": "means, at a quarter of the image's size, of 4 masks: 0 for one unambiguous mask, 1 to 3 hypotheses",
     "uncertainty": "in [0, 1], Bernoulli entropy over ln 2 of the foreground probability, of each of the 4 masks",
     "iou": "predicted IoU of each of the 4 masks, in [0, 1]",
-    "object_score": "logit: not positive where the network sees no object; SAM2 sets such logits to -1024",
+    "object_score": "logit: not positive where the network sees no object; logits are given all the same",
     "dimensions": f"n objects, at least 1; p points of each, 1 to {MOST_POINTS}",
 }
 

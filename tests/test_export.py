@@ -18,6 +18,7 @@ from ruac_jax.export import Functions, export_functions, write_export
 from ruac_jax.inference import encode
 from ruac_jax.interaction import repeat_for_objects
 from ruac_jax.model import Prompts
+from ruac_jax.predictor import Predictor
 from ruac_jax.weights import ModelMetadata, create_model, save_model
 
 ROOT = Path(__file__).parents[1]
@@ -81,7 +82,7 @@ def draw_prompts(rng, objects, points):
     """Points of every label, absent ones included, and earlier logits for every other object."""
     return Prompts(
         rng.uniform(0, SIZE, (objects, points, 2)).astype(np.float32),
-        rng.integers(-2, 4, (objects, points)).astype(np.int32),
+        rng.integers(-3, 4, (objects, points)).astype(np.int32),
         rng.normal(0, 8, (objects, SIZE // 4, SIZE // 4)).astype(np.float32),
         np.arange(objects) % 2 == 0,
     )
@@ -122,13 +123,24 @@ def test_a_process_without_this_project_computes_the_same(folder, model, rng):
 
 
 @pytest.mark.slow
-def test_the_example_of_the_page_runs(folder):
+def test_the_example_of_the_page_runs_and_agrees_with_the_predictor(folder, model):
     (example,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/export.md").read_text(), re.MULTILINE | re.DOTALL)
-    done = run("-c", ALONE + example, cwd=folder)
+    save = '\nnp.savez("example.npz", image=image, masks=masks, uncertainty=uncertainty, iou=iou[rows, best])'
+    done = run("-c", ALONE + example + save, cwd=folder)
     assert done.returncode == 0, done.stderr[-3000:]
     lines = done.stdout.splitlines()
     assert len(lines) == 2
     assert all(re.fullmatch(r"\d+ px, predicted IoU 0\.\d{3}, mean uncertainty [01]\.\d{3}", line) for line in lines)
+    found = np.load(folder / "example.npz")
+    predictor = Predictor(model, image_size=SIZE)
+    predictor.set_image(found["image"].astype(np.uint8))
+    for row, prompts in enumerate([{"point_coords": [[90, 50]], "point_labels": [1]}, {"box": [60, 20, 120, 80]}]):
+        expected = predictor.predict(**prompts, variance="full")
+        best = expected.iou_predictions.argmax()
+        # JAX and PIL antialias with other roundings.
+        np.testing.assert_allclose(found["iou"][row], expected.iou_predictions[best], atol=1e-4)
+        np.testing.assert_allclose(found["uncertainty"][row], expected.uncertainty[best], atol=1e-3)
+        assert np.mean(found["masks"][row] != expected.masks[best]) < 1e-3
 
 
 def test_the_manifest_says_what_the_files_are(folder):
