@@ -86,13 +86,11 @@ class Predictor:
         Raises:
           UserError: no such type or size.
         """
-        if dtype not in ("float32", "bfloat16"):
-            raise UserError(f"dtype: expected 'float32' or 'bfloat16', found {dtype!r}")
         self.image_size = model.image_size if image_size is None else image_size
         if self.image_size < _STRIDE or self.image_size % _STRIDE:
             raise UserError(f"image_size: expected a multiple of {_STRIDE}, found {self.image_size}")
         self.mask_threshold = mask_threshold
-        self._dtype = jnp.dtype(dtype)
+        self._dtype = _compute_dtype(dtype)
         graph, self._state = nnx.split(cast_for_inference(model, self._dtype))
         self._structure = _structure(graph)
         self._encoded: _Encoded | None = None
@@ -311,7 +309,7 @@ class Predictor:
             answer = self.decode(
                 Prompts(*(x[part] for x in prompts)), images[part], several=several, options=options, key=chunk_key
             )
-            low, iou = np.clip(answer.logits, -32.0, 32.0), np.asarray(answer.iou)
+            low, iou = np.clip(np.asarray(answer.logits), -32.0, 32.0), np.asarray(answer.iou)
             for row, (image, place) in enumerate(places[part]):
                 height, width = self.original_sizes[image]
                 taps = frame_taps(side, height), frame_taps(side, width)
@@ -351,12 +349,19 @@ def _options(method: str, variance: str, samples: int, key: PRNGKeyArray | None)
         raise UserError(f"variance: expected 'product' or 'full', found {variance!r}")
     if method == "analytic":
         return UncertaintyOptions(method, variance)
-    if key is None or samples < 1:
+    if key is None:
         raise UserError(
-            "uncertainty 'monte_carlo': expected a key (key=jax.random.key(0)) and at least one sample, found "
-            f"key={key} and samples={samples}"
+            "uncertainty 'monte_carlo': expected a key for the draws, e.g. key=jax.random.key(0), found none"
         )
+    if samples < 1:
+        raise UserError(f"samples: expected at least 1, found {samples}")
     return UncertaintyOptions(method, samples=samples)
+
+
+def _compute_dtype(name: str) -> jnp.dtype:
+    if name not in ("float32", "bfloat16"):
+        raise UserError(f"dtype: expected 'float32' or 'bfloat16', found {name!r}")
+    return jnp.dtype(name)
 
 
 def _joined(levels: Sequence[Array], blank: int) -> Array:

@@ -15,6 +15,7 @@ from ruac_jax.automatic import AutomaticMaskGenerator
 from ruac_jax.predictor import Predictor
 from tests.parity import oracle, scenes, torchvision_stub
 from tests.parity.weights import REDUCED, jax_model
+from tests.real_data import real_data
 
 torchvision_stub.install()
 # torch.jit, which SAM2's transforms use, is deprecated.
@@ -168,6 +169,17 @@ def test_other_pictures_are_what_pil_makes_of_them(mode):
     for image in (given, np.array(given)) if mode != "P" else (given,):
         ours.set_image(image)
         compare(ours.predict, reference.predict, prompts(SIZES["wide"])["points"])
+
+
+def test_a_photograph():
+    path = sorted((real_data("coco128_seg") / "images").rglob("*.jpg"))[0]
+    image = Image.open(path)
+    reference, (_, ours) = theirs(), networks()
+    reference.set_image(image)
+    ours.set_image(image)
+    kinds = prompts((image.height, image.width), 1)
+    for kind in ("points", "boxes", "mask"):
+        compare(ours.predict, reference.predict, kinds[kind])
 
 
 @pytest.mark.parametrize("name", ["wide", "tiny"])
