@@ -56,7 +56,7 @@ def test_a_learning_rate_of_zero_freezes_them(config):
 
 @pytest.mark.slow
 def test_a_step_moves_adapters_and_decoder_alone(adapted, batch, config):
-    graph, params, frozen = adapted
+    _, params, _ = adapted
     before = jax.device_get(params)
     rates = dataclasses.replace(config.optimizer, adapter=1e-3, head=1e-3)
     state, metrics = take_step(
