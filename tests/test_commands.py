@@ -27,7 +27,7 @@ SHORT = [
 ]
 
 
-def run(module: str, *arguments: str, cwd: Path, timeout: int = 600) -> subprocess.CompletedProcess[str]:
+def run(module: str, *arguments: str, cwd: Path, timeout: int = 1200) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}  # one device, as at home
     command = [sys.executable, "-m", module, *arguments]
     environment |= {"PYTHONPATH": str(ROOT)}
