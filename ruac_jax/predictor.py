@@ -20,6 +20,7 @@ from PIL import Image
 from ruac_jax.errors import UserError
 from ruac_jax.functional.upsample import Taps, frame_taps, upsample
 from ruac_jax.heads.distribution import UncertaintyMethod, VarianceMode
+from ruac_jax.hub import find_checkpoint
 from ruac_jax.inference import Hypotheses, cast_for_inference, encode, propose
 from ruac_jax.input_image import network_input, to_rgb
 from ruac_jax.model import SAM2, ImageFeatures, Prompts
@@ -98,18 +99,19 @@ class Predictor:
     @classmethod
     def from_checkpoint(
         cls,
-        directory: str | os.PathLike[str],
+        name: str | os.PathLike[str],
         *,
         image_size: int | None = None,
         mask_threshold: float = 0.0,
         dtype: DType = "float32",
     ) -> "Predictor":
-        """Loads a saved model: a converted SAM2.1, or one that was trained here.
+        """Loads a model: a folder, a file or a name, see `ruac_jax.hub.find_checkpoint`.
 
         Raises:
-          UserError: no model there, or no such type or size.
+          UserError: no such model, or no such type or size.
         """
-        return cls(load_model(directory)[0], image_size=image_size, mask_threshold=mask_threshold, dtype=dtype)
+        model, _ = load_model(find_checkpoint(name))
+        return cls(model, image_size=image_size, mask_threshold=mask_threshold, dtype=dtype)
 
     @property
     def original_sizes(self) -> list[tuple[int, int]]:
