@@ -1,15 +1,18 @@
 """From an image and prompts to masks with uncertainty: the one decoding path of evaluation and prediction."""
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
 from ruac_jax.heads.distribution import MaskDistribution
 from ruac_jax.model import SAM2, ImageFeatures, Prompts, normalize_image, stable_token, suppress_absent
 
 Choice = Literal["best", "single", "stable"]
+
+_EXACT = ("head", "memory_encoder", "pe_layer")  # parameters that keep their digits
 
 
 class Segmentation(NamedTuple):
@@ -55,16 +58,22 @@ def choose(model: SAM2, features: ImageFeatures, prompts: Prompts, choice: Choic
     """Decodes each object's prompts and keeps one mask; arguments as those of `segment`."""
     decoded = model.decode(features, prompts)
     every = model.head(decoded)
-    if choice == "best":
-        token = 1 + jnp.argmax(decoded.iou[:, 1:], axis=1)
-    elif choice == "stable":
-        token = stable_token(every.mean_logits(), decoded.iou)
-    else:
-        token = jnp.zeros(decoded.iou.shape[0], jnp.int32)
+    token = _token(every, decoded.iou, choice)
     distribution = every.take(token)
     logits = suppress_absent(distribution.mean_logits(), decoded.object_score)[:, 0]
-    chosen = jax.nn.one_hot(token, decoded.iou.shape[1])
-    return Chosen(distribution, logits, (decoded.iou.astype(jnp.float32) * chosen).sum(axis=1), token)
+    return Chosen(distribution, logits, _iou_of(decoded.iou, token), token)
+
+
+def _token(every: MaskDistribution, iou: Float[Array, "n t"], choice: Choice) -> Int[Array, "n"]:
+    if choice == "best":
+        return 1 + jnp.argmax(iou[:, 1:], axis=1)
+    if choice == "stable":
+        return stable_token(every.mean_logits(), iou)
+    return jnp.zeros(iou.shape[0], jnp.int32)
+
+
+def _iou_of(iou: Float[Array, "n t"], token: Int[Array, "n"]) -> Float[Array, "n"]:
+    return (iou.astype(jnp.float32) * jax.nn.one_hot(token, iou.shape[1])).sum(axis=1)
 
 
 def segment(
@@ -101,3 +110,58 @@ def segment(
         iou=chosen.iou,
         token=chosen.token,
     )
+
+
+class Hypotheses(NamedTuple):
+    """Masks of each object as SAM2's image predictor gives them, at a quarter of the network's image size.
+
+    Attributes:
+      logits: mean mask logits, whatever the object score says: SAM2's image predictor does not ask it.
+      uncertainty: in [0, 1].
+      iou: predicted IoU.
+    """
+
+    logits: Float[Array, "n t h w"]
+    uncertainty: Float[Array, "n t h w"]
+    iou: Float[Array, "n t"]
+
+
+def propose(
+    model: SAM2,
+    features: ImageFeatures,
+    prompts: Prompts,
+    *,
+    several: bool,
+    method: Literal["analytic", "monte_carlo"] = "analytic",
+    variance: Literal["product", "full"] = "product",
+    samples: int = 20,
+    key: PRNGKeyArray | None = None,
+) -> Hypotheses:
+    """Decodes each object's prompts, with `several` to all hypotheses (tokens 1 to 3), else to the "stable" choice.
+
+    The other arguments are those of `segment`.
+    """
+    decoded = model.decode(features, prompts)
+    every = model.head(decoded)
+    if several:
+        kept, iou = every.select(1, decoded.iou.shape[1]), decoded.iou[:, 1:].astype(jnp.float32)
+    else:
+        token = _token(every, decoded.iou, "stable")
+        kept, iou = every.take(token), _iou_of(decoded.iou, token)[:, None]
+    uncertainty = kept.uncertainty(method, mode=variance, samples=samples, key=key)
+    return Hypotheses(kept.mean_logits(), uncertainty, iou)
+
+
+def cast_for_inference(model: SAM2, dtype: jnp.dtype) -> SAM2:
+    """The model with its parameters in the type to compute in.
+
+    The head stays float32, and so do the matrix of the position encoding, whose products with coordinates need the
+    digits, and the memory encoder, which prediction does not use.
+    """
+    graph, state = nnx.split(model)
+
+    def cast(path: tuple[Any, ...], x: Array) -> Array:
+        exact = any(str(getattr(entry, "key", "")) in _EXACT for entry in path)
+        return x if exact or not jnp.issubdtype(x.dtype, jnp.floating) else x.astype(dtype)
+
+    return nnx.merge(graph, jax.tree_util.tree_map_with_path(cast, state))

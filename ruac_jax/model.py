@@ -33,7 +33,7 @@ class Prompts(NamedTuple):
     Attributes:
         points: (x, y) pixels of the network's input image; integers are pixel centres.
         labels: 1 positive, 0 negative, 2 and 3 top-left and bottom-right corner of a box, -1 SAM2's padding
-            point, -2 an absent slot, which changes nothing.
+            point, -2 an absent slot, which changes nothing, -3 an absent slot of an object without any point.
         mask: low-resolution logits (stride 4) of an earlier decoding.
         has_mask: False where `mask` is to be ignored.
     """
@@ -59,9 +59,14 @@ class ImageFeatures(NamedTuple):
 
 
 class SAM2(nnx.Module):
-    """The network; `head` makes a distribution over mask logits: `model.head(model.decode(...))`."""
+    """The network; `head` makes a distribution over mask logits: `model.head(model.decode(...))`.
+
+    Attributes:
+        image_size: side of the square images that it was made for, px.
+    """
 
     def __init__(self, variant: Variant, head: nnx.Module, *, rngs: nnx.Rngs):
+        self.image_size = variant.image_size
         self.image_encoder = ImageEncoder(variant, rngs=rngs)
         self.sam_prompt_encoder = PromptEncoder(variant, rngs=rngs)
         self.sam_mask_decoder = MaskDecoder(variant, rngs=rngs)

@@ -30,6 +30,7 @@ from ruac_jax.evaluation.prediction import Maps, Prediction
 from ruac_jax.evaluation.state import DatasetState
 from ruac_jax.evaluation.strata import StrataState
 from ruac_jax.functional.resize import interpolation_matrix
+from ruac_jax.functional.upsample import frame_side
 
 _MEASURED_OBJECTS = 8  # at most this many objects, and this many pixels, are measured at once
 _MEASURED_PIXELS = 1 << 23
@@ -53,7 +54,7 @@ class _Counted(NamedTuple):
 def objects_at_once(bucket: int, size: tuple[int, int]) -> int:
     """How many objects of an image of (height, width) `measure_objects` takes, of a prediction for `bucket` objects."""
     step = min(bucket, _MEASURED_OBJECTS)
-    while step > 1 and step * _frame(size[0]) * _frame(size[1]) > _MEASURED_PIXELS:
+    while step > 1 and step * frame_side(size[0]) * frame_side(size[1]) > _MEASURED_PIXELS:
         step //= 2
     return step
 
@@ -75,7 +76,7 @@ def measure_objects(
       UserError: the network returned a value that is not finite.
     """
     objects, height, width = truth.shape
-    frame = _frame(height), _frame(width)
+    frame = frame_side(height), frame_side(width)
     rows = _padded_matrix(maps.logits.shape[1], height, frame[0])
     columns = _padded_matrix(maps.logits.shape[2], width, frame[1])
     padded = np.zeros((count, *frame), bool)
@@ -153,9 +154,3 @@ def _padded_matrix(source: int, target: int, padded: int) -> Float[np.ndarray, "
     matrix = np.zeros((padded, source), np.float32)
     matrix[:target] = interpolation_matrix(source, target, "bilinear")
     return matrix
-
-
-def _frame(side: int) -> int:
-    """Side of the padded image: few values, so few compilations."""
-    step = 128 if side <= 512 else 256 if side <= 2048 else 1024
-    return -(-side // step) * step

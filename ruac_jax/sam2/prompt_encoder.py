@@ -2,8 +2,9 @@
 
 Mirrors sam2/modeling/sam/prompt_encoder.py. Deviations: boxes come as two points with labels 2 and 3 (as
 SAM2's own predictor feeds them), so the padding point is always appended; label -2 marks an absent slot,
-which no attention sees; whether a row has a mask is data, not structure; the image size is the embedding's
-times 16 instead of a constant.
+which no attention sees, and label -3 one in a row without any point, where SAM2's predictor leaves out the
+padding point, too; whether a row has a mask is data, not structure; the image size is the embedding's times
+16 instead of a constant.
 """
 
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from ruac_jax.sam2.position import PositionEmbeddingRandom
 from ruac_jax.sam2.variants import Variant
 
 NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = 0, 1, 2, 3
-PADDING, ABSENT = -1, -2
+PADDING, ABSENT, NO_POINTS = -1, -2, -3
 STRIDE = 16
 
 
@@ -56,11 +57,13 @@ class PromptEncoder(nnx.Module):
         """Tokens of the points and of the padding point behind them, and which of them attention may see.
 
         Points are (x, y) pixels of an image of 16 times `grid` (height, width). Labels: 1 positive, 0
-        negative, 2 and 3 the corners of a box, -1 a padding point, -2 an absent slot.
+        negative, 2 and 3 the corners of a box, -1 a padding point, -2 an absent slot, -3 an
+        absent slot of an object that has no point, and so no padding point either.
         """
         n = points.shape[0]
         points = jnp.concatenate([points, jnp.zeros((n, 1, 2), points.dtype)], axis=1)
-        labels = jnp.concatenate([labels, jnp.full((n, 1), PADDING, labels.dtype)], axis=1)
+        padding = jnp.where((labels == NO_POINTS).any(axis=1, keepdims=True), ABSENT, PADDING).astype(labels.dtype)
+        labels = jnp.concatenate([labels, padding], axis=1)
         size = jnp.array([grid[1] * STRIDE, grid[0] * STRIDE], jnp.float32)
         position = self.pe_layer((points.astype(jnp.float32) + 0.5) / size[None, None, :])
         tokens = jnp.where((labels >= 0)[:, :, None], position, 0.0)
@@ -69,7 +72,7 @@ class PromptEncoder(nnx.Module):
         tokens = tokens.astype(dtype)
         for label, table in kinds:
             tokens = tokens + jnp.where((labels == label)[:, :, None], table.embedding[...][None, :, :], 0)
-        return tokens, labels != ABSENT
+        return tokens, labels > ABSENT
 
     def embed_mask(self, mask: Float[Array, "n h4 w4"], has_mask: Bool[Array, " n"]) -> Float[Array, "n h w d"]:
         """Dense embedding of low-resolution logits, or the no-mask embedding in rows without one."""
