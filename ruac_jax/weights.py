@@ -9,7 +9,6 @@ import difflib
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,9 @@ import orbax.checkpoint as ocp
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 
+from ruac_jax import folders
 from ruac_jax.errors import UserError
+from ruac_jax.folders import new_folder
 from ruac_jax.heads.hypernetwork import HypernetworkHead
 from ruac_jax.heads.weibull import WeibullHead
 from ruac_jax.model import SAM2
@@ -147,25 +148,14 @@ def save_model(
     metadata = dataclasses.replace(
         metadata, fingerprint=fingerprint(values), carried=tuple(sorted(carried)), format_version=FORMAT_VERSION
     )
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    try:
+    with new_folder(target) as folder:
         with _checkpointer() as checkpointer:
-            checkpointer.save(
-                unfinished / "parameters", _nested({_keys(path): value for path, value in values.items()})
-            )
+            checkpointer.save(folder / "parameters", _nested({_keys(path): value for path, value in values.items()}))
         if carried:
             save_file(
-                {name: np.ascontiguousarray(array) for name, array in carried.items()},
-                unfinished / "carried.safetensors",
+                {name: np.ascontiguousarray(array) for name, array in carried.items()}, folder / "carried.safetensors"
             )
-        (unfinished / "metadata.json").write_text(json.dumps(dataclasses.asdict(metadata), indent=2) + "\n")
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(unfinished, target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        (folder / "metadata.json").write_text(json.dumps(dataclasses.asdict(metadata), indent=2) + "\n")
     return metadata
 
 
@@ -175,13 +165,7 @@ def check_output(directory: str | os.PathLike[str], overwrite: bool) -> None:
     Raises:
       UserError: something is there that may not be replaced; with `overwrite`, a saved model may.
     """
-    path = Path(directory)
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        return
-    if not overwrite:
-        raise UserError(f"{path}: exists already; --overwrite replaces it")
-    if not (path / "metadata.json").is_file():
-        raise UserError(f"{path}: is not a saved model, so it is not replaced; choose another output or remove it")
+    folders.check_output(Path(directory), overwrite=overwrite, marker="metadata.json", what="a saved model")
 
 
 def load_model(directory: str | os.PathLike[str]) -> tuple[SAM2, ModelMetadata]:
