@@ -1,0 +1,96 @@
+"""A page in the browser to click on images: `python -m ruac_jax.demo --checkpoint MODEL` (docs/demo.md).
+
+  python -m ruac_jax.demo --checkpoint MODEL --compare OTHER_MODEL     # two models side by side
+
+Needs the `demo` extra. The page works without a network.
+"""
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from ruac_jax.compare import short_names
+from ruac_jax.demo_state import SharedModel
+from ruac_jax.errors import UserError, run_main
+from ruac_jax.predictor import Predictor
+from ruac_jax.weights import load_metadata
+
+_HOST = "127.0.0.1"
+_HEADS = {
+    "hypernetwork": "SAM2's own head: uncertainty is the entropy of its probability",
+    "weibull": "Bayesian head: uncertainty by its distribution over masks",
+}
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command until it is interrupted."""
+    options = flags.FLAGS
+    if importlib.util.find_spec("gradio") is None:
+        raise UserError("the page needs Gradio, which is not installed: pip install 'ruac_jax[demo]' (or gradio)")
+    models = load_models([folder for folder in (options.checkpoint, options.compare) if folder])
+    start(models, port=options.port, share=options.share == "yes")
+
+
+def load_models(folders: Sequence[str]) -> list[SharedModel]:
+    """Models under names that tell them apart.
+
+    Raises:
+      UserError: none, one twice, or not a saved model.
+    """
+    if not folders:
+        raise UserError("--checkpoint is missing: the folder of a converted or trained model")
+    paths = [Path(folder) for folder in folders]
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise UserError("--compare: expected another model than that of --checkpoint")
+    models = []
+    for path, name in zip(paths, short_names(paths), strict=True):
+        metadata = load_metadata(path)
+        description = f"{metadata.variant}, {_HEADS.get(metadata.head, metadata.head)}"
+        models.append(SharedModel(name, description, Predictor.from_checkpoint(path)))
+    return models
+
+
+def start(models: Sequence[SharedModel], *, port: int, share: bool = False, block: bool = True) -> Any:
+    """Serves the page on this machine.
+
+    Args:
+      models: one, or two to compare.
+      port: of this machine; 0: any that is free.
+      share: also through a public address of Gradio's, which needs a network.
+      block: return only when interrupted.
+
+    Returns:
+      The page, whose `local_url` is where it is and whose `close` ends it.
+
+    Raises:
+      UserError: the port is in use.
+    """
+    from ruac_jax import demo_page  # Gradio is an extra
+
+    page = demo_page.build(models)
+    try:
+        page.launch(
+            server_name=_HOST,
+            server_port=port,
+            share=share,
+            prevent_thread_lock=not block,
+            show_error=True,
+            ssr_mode=False,
+            footer_links=[],
+            theme=demo_page.theme(),
+            css=demo_page.STYLE,
+        )
+    except OSError as error:
+        raise UserError(f"--port {port}: cannot be used ({error}); choose another") from error
+    return page
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("checkpoint", "", "Folder of a converted or trained model.")
+    flags.DEFINE_string("compare", "", "Folder of a second model, shown below the first.")
+    flags.DEFINE_integer("port", 7860, "Where the page is served on this machine.", lower_bound=1, upper_bound=65535)
+    flags.DEFINE_enum("share", "no", ["no", "yes"], "Whether also through a public address of Gradio's.")
+    run_main(main)
