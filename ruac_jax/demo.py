@@ -10,18 +10,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from absl import flags
 
 from ruac_jax.compare import short_names
-from ruac_jax.demo_state import SharedModel
+from ruac_jax.demo_state import Settings, SharedModel
 from ruac_jax.errors import UserError, run_main
 from ruac_jax.predictor import Predictor
+from ruac_jax.prompt_flags import ObjectPrompt
 from ruac_jax.weights import load_metadata
 
 _HOST = "127.0.0.1"
 _HEADS = {
-    "hypernetwork": "SAM2's own head: uncertainty is the entropy of its probability",
-    "weibull": "Bayesian head: uncertainty by its distribution over masks",
+    "hypernetwork": "SAM2's own head, one mask: uncertainty is the entropy of its probability",
+    "weibull": "Bayesian head, a distribution over masks",
 }
 
 
@@ -31,6 +33,8 @@ def main(argv: Sequence[str]) -> None:
     if importlib.util.find_spec("gradio") is None:
         raise UserError("the page needs Gradio, which is not installed: pip install 'ruac_jax[demo]' (or gradio)")
     models = load_models([folder for folder in (options.checkpoint, options.compare) if folder])
+    print("compiling, so that the first click is answered at once ...")
+    warm_up(models)
     start(models, port=options.port, share=options.share == "yes")
 
 
@@ -46,11 +50,21 @@ def load_models(folders: Sequence[str]) -> list[SharedModel]:
     if len({path.resolve() for path in paths}) < len(paths):
         raise UserError("--compare: expected another model than that of --checkpoint")
     models = []
-    for path, name in zip(paths, short_names(paths), strict=True):
+    runs = [
+        path.parent if path.name == "model" else path for path in map(Path.resolve, paths)
+    ]  # RUN/model says nothing
+    for path, name in zip(paths, short_names(runs if len(set(runs)) == len(runs) else paths), strict=True):
         metadata = load_metadata(path)
-        description = f"{metadata.variant}, {_HEADS.get(metadata.head, metadata.head)}"
+        description = f"{metadata.variant} network; {_HEADS.get(metadata.head, metadata.head)}"
         models.append(SharedModel(name, description, Predictor.from_checkpoint(path)))
     return models
+
+
+def warm_up(models: Sequence[SharedModel]) -> None:
+    """Compiles what an image and its first click need."""
+    for model in models:
+        blank = np.zeros((model.image_size, model.image_size, 3), np.uint8)
+        model.answer(blank, ObjectPrompt(points=((0.0, 0.0),), labels=(1,)), Settings())
 
 
 def start(models: Sequence[SharedModel], *, port: int, share: bool = False, block: bool = True) -> Any:

@@ -33,8 +33,11 @@ _SIDE = 256  # px, of the examples
 _KEPT = 3600  # seconds that pictures shown stay on the disk
 _TITLE = "Segment anything, and see where not to trust the mask"
 _INTRODUCTION = (
-    "Click on an object. The network outlines it (mask) and says for every pixel how undecided it is between object "
-    "and background (uncertainty). Pixels of high uncertainty are where the mask is most likely wrong."
+    "The network outlines the object you click on (mask) and says how undecided it is about every pixel (uncertainty): "
+    "where that is high, the mask is most likely wrong."
+)
+_ABOUT_EXAMPLES = (
+    "Generated examples: small models are trained on images like the first; the others shift its look or its shapes."
 )
 _SHOWN = [("best", "best"), ("1", "1"), ("2", "2"), ("3", "3"), ("single", "single")]
 _KINDS = [("object", "object"), ("background", "background"), ("box (2 corners)", "corner")]
@@ -47,6 +50,8 @@ STYLE = """
 .gradio-container h3 { font-size: 1.05rem; margin: 0; }
 .gradio-container h3 small { font-weight: 400; opacity: .7; margin-left: .5rem; }
 .intro p { margin: 0; opacity: .85; }
+#examples .grid-wrap { overflow: visible; padding: 0; max-height: none; }
+#examples .caption-label { font-size: .75rem; padding: 0 .3rem; }
 .hint { font-weight: 500; min-height: 1.5em; }
 .legend, .facts, .chips { display: flex; flex-wrap: wrap; gap: .25rem 1.1rem; align-items: center; font-size: .9rem; }
 .chips { gap: .3rem .5rem; margin-top: .3rem; }
@@ -87,7 +92,7 @@ def theme() -> gr.themes.Base:
 
 def examples() -> list[tuple[UInt8[np.ndarray, "s s 3"], str]]:
     """Generated images of the source domain and of shifted ones, with their names."""
-    return [(ShapesSource(name, "validation", size=_SIDE)[0].image, name) for name in _EXAMPLES]
+    return [(ShapesSource(name, "validation", size=_SIDE)[0]["image"], name) for name in _EXAMPLES]
 
 
 def build(models: Sequence[SharedModel]) -> gr.Blocks:
@@ -97,24 +102,25 @@ def build(models: Sequence[SharedModel]) -> gr.Blocks:
     with gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=(_KEPT, _KEPT)) as page:
         session = gr.State(start)
         gr.HTML(f"<h1>{_TITLE}</h1><p>{_INTRODUCTION}</p>", elem_classes="intro")
-        with gr.Row():
-            gallery = gr.Gallery(
-                pictures,
-                label="Generated examples: small models are trained on the kind of the first, the others look different",
-                columns=len(pictures),
-                rows=1,
-                height=132,
-                allow_preview=False,
-                object_fit="cover",
-                buttons=[],
-                elem_id="examples",
-                scale=8,
-            )
+        gr.HTML(_ABOUT_EXAMPLES, elem_classes="muted")
+        gallery = gr.Gallery(
+            pictures,
+            show_label=False,
+            container=False,
+            columns=len(pictures),
+            rows=1,
+            allow_preview=False,
+            object_fit="cover",
+            buttons=[],
+            elem_id="examples",
+        )
         with gr.Row():
             with gr.Column(scale=5, min_width=320):
+                kind = gr.Radio(_KINDS, value="object", label="The next click marks", elem_id="kind")
                 view = gr.Image(
                     draw_session(start),
-                    label="Image: click here",
+                    show_label=False,
+                    alt_text="The image to click on",
                     interactive=False,
                     format="png",
                     buttons=[],
@@ -122,13 +128,10 @@ def build(models: Sequence[SharedModel]) -> gr.Blocks:
                     elem_classes="view",
                 )
                 hint = gr.HTML(describe_clicks(start), elem_id="hint")
-                kind = gr.Radio(_KINDS, value="object", label="The next click marks", elem_id="kind")
                 with gr.Row():
                     undo = gr.Button("Undo", elem_id="undo", min_width=80)
                     clear = gr.Button("Clear", elem_id="clear", min_width=80)
-                    upload = gr.UploadButton(
-                        "Own image ...", file_types=["image"], elem_id="upload", min_width=120, variant="primary"
-                    )
+                    upload = gr.UploadButton("Open an image", file_types=["image"], elem_id="upload", min_width=120)
                 if len(models) > 1:
                     controls = _controls()
             with gr.Column(scale=8, min_width=320):
@@ -160,7 +163,7 @@ def build(models: Sequence[SharedModel]) -> gr.Blocks:
         gallery.select(_with_event(picked), controls, outputs)
         upload.upload(uploaded, [upload, *controls], outputs)
         method = controls[1]
-        method.change(lambda value: gr.update(interactive=value == "monte_carlo"), method, controls[2])
+        method.change(lambda value: gr.update(visible=value == "monte_carlo"), method, controls[2])
         for control in controls:
             happens = control.release if isinstance(control, gr.Slider) else control.input
             happens(lambda *values: _answers(models, *values), [session, *controls], results)
@@ -178,31 +181,41 @@ def _with_event(function: Any) -> Any:
 
 def _controls() -> list[Any]:
     """In the order of the fields of `Settings`."""
-    with gr.Group(), gr.Row():
-        shown = gr.Radio(
-            _SHOWN,
-            value="best",
-            label="Mask",
-            info="One click may mean a part or the whole: the network proposes three masks and rates them.",
-            elem_id="shown",
-        )
-        method = gr.Radio(
-            _METHODS,
-            value="analytic",
-            label="Uncertainty computed by",
-            info="A formula (analytic), or how much random draws of the mask differ (Monte Carlo).",
-            elem_id="method",
-        )
-    with gr.Group(), gr.Row():
-        samples = gr.Dropdown(list(_SAMPLES), value=20, label="Random draws", interactive=False, min_width=110, scale=1)
-        corrected = gr.Checkbox(
-            False,
-            label="Correct the mask (UncCorr)",
-            info="Removes separate fragments of high uncertainty.",
-            elem_id="corrected",
-            scale=2,
-        )
-        above = gr.Slider(0, 1, 0.5, step=0.05, label="Error-prone above", elem_id="above", min_width=160, scale=2)
+    with gr.Group():
+        with gr.Row():
+            shown = gr.Radio(
+                _SHOWN,
+                value="best",
+                label="Mask to show",
+                info="A click may mean a part or the whole: three masks are proposed and rated.",
+                elem_id="shown",
+            )
+            method = gr.Radio(
+                _METHODS,
+                value="analytic",
+                label="Uncertainty from",
+                info="a formula (analytic), or draws of random masks (Monte Carlo)",
+                elem_id="method",
+            )
+            samples = gr.Dropdown(
+                list(_SAMPLES), value=20, label="Draws", info="more: smoother", visible=False, min_width=90, scale=0
+            )
+        with gr.Row():
+            above = gr.Slider(
+                0,
+                1,
+                0.5,
+                step=0.05,
+                label="Error-prone above an uncertainty of",
+                elem_id="above",
+                buttons=[],
+            )
+            corrected = gr.Checkbox(
+                False,
+                label="Correct the mask (UncCorr)",
+                info="Removes separate fragments of high uncertainty.",
+                elem_id="corrected",
+            )
     return [shown, method, samples, corrected, above]
 
 

@@ -65,8 +65,9 @@ def draw_mask(session: Session, answer: Answer, doubtful_above: float) -> UInt8[
     """The mask over the faded image, error-prone pixels marked."""
     figure, axes, extent = _canvas(session.image.shape[:2])
     axes.imshow(fade(shrink(session.image)), extent=extent)
-    mark_masks(axes, [answer.mask], extent)
+    axes.imshow(tint(shrink(answer.mask), OUTLINES[0], 0.4), extent=extent)
     axes.imshow(tint(shrink(answer.uncertainty > doubtful_above), DOUBT, 0.7), extent=extent)
+    mark_masks(axes, [answer.mask], extent, fill=0.0)
     return _pixels(figure, axes, extent)
 
 
@@ -83,10 +84,10 @@ def describe_clicks(session: Session) -> str:
     if session.open_corner() is not None:
         hint = "Now click the opposite corner of the box."
     elif not session.clicks:
-        hint = "Click on an object: the mask appears beside."
+        hint = "Click on an object in the image."
     else:
         last = session.clicks[-1]
-        hint = f"Last click: {last.kind} at x {last.x:.1f}, y {last.y:.1f}. Add clicks where the mask is wrong."
+        hint = f"Last click: {last.kind} at {last.x:.1f}, {last.y:.1f} px. Click where the mask is wrong."
     keys = [
         f'<span class="dot" style="background:{POSITIVE}"></span>on the object',
         f'<span class="cross" style="color:{NEGATIVE}">&#10006;</span>on the background',

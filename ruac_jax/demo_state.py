@@ -163,6 +163,11 @@ class SharedModel:
         self._lock = threading.Lock()
         self._encoded: tuple[tuple[int, ...], bytes] | None = None
 
+    @property
+    def image_size(self) -> int:
+        """Side of the network's square image, px."""
+        return self._predictor.image_size
+
     def answer(self, image: UInt8[np.ndarray, "h w 3"], prompt: ObjectPrompt, settings: Settings) -> Answer:
         """Segments one object of an image."""
         identity = image.shape, hashlib.sha256(np.ascontiguousarray(image)).digest()
