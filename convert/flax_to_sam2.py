@@ -1,9 +1,10 @@
 """Converts a model of this project back to a PyTorch SAM2 checkpoint, bit for bit.
 
-    python -m convert.flax_to_sam2 --checkpoint DIR --output FILE [--overwrite]
+    python -m convert.flax_to_sam2 --checkpoint MODEL --output FILE [--overwrite]
 
-FILE ends in `.pt` (holding `{"model": tensors}`, needs torch) or `.safetensors`. A Weibull head goes under
-`sam_mask_decoder.pixel_bndl.`; what conversion had carried comes back as it was.
+MODEL is a folder or a name (docs/checkpoints.md). FILE ends in `.pt` (holding `{"model": tensors}`, needs torch) or
+`.safetensors`. A Weibull head goes under `sam_mask_decoder.pixel_bndl.`; what conversion had carried comes back as it
+was.
 """
 
 import time
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from convert.checkpoint_files import check_output, write
 from convert.names import table, to_torch
 from ruac_jax.errors import UserError, run_main
+from ruac_jax.hub import find_checkpoint
 from ruac_jax.weights import leaves, load_carried, load_model
 
 
@@ -57,12 +59,12 @@ def main(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax tells every step it takes
     options = flags.FLAGS
     if not (options.checkpoint and options.output):
-        raise UserError("both --checkpoint DIR and --output FILE are needed")
-    convert_directory(options.checkpoint, options.output, overwrite=options.overwrite)
+        raise UserError("both --checkpoint MODEL and --output FILE are needed")
+    convert_directory(find_checkpoint(options.checkpoint), options.output, overwrite=options.overwrite)
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("checkpoint", None, "folder of a saved model")
+    flags.DEFINE_string("checkpoint", None, "folder or name of a model (docs/checkpoints.md)")
     flags.DEFINE_string("output", None, "file to write, .pt or .safetensors")
     flags.DEFINE_bool("overwrite", False, "replace the output if it exists")
     run_main(main)

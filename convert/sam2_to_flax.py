@@ -7,7 +7,7 @@ published RUAC weights. Without arguments: `DEFAULT_CHECKPOINT` to `DEFAULT_OUTP
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -121,14 +121,16 @@ def convert_file(
     *,
     verify: bool = False,
     overwrite: bool = False,
+    show: Callable[[str], None] = print,
 ) -> ModelMetadata:
-    """Converts a file and prints a summary. Writes everything or nothing.
+    """Converts a file and shows a summary. Writes everything or nothing.
 
     Args:
       checkpoint: the file; `DEFAULT_CHECKPOINT` if not given.
       output: the folder to make; `checkpoint` without its ending if not given.
       verify: compare with PyTorch sam2 on a seeded image before writing.
       overwrite: replace a model that is there.
+      show: gets the summary.
 
     Raises:
       UserError: anything wrong with the file, the output or the comparison.
@@ -154,7 +156,7 @@ def convert_file(
         source_sha256=file.sha256,
     )
     metadata = save_model(target, conversion.model, metadata, conversion.carried, overwrite=overwrite)
-    print(_summary(source, target, file, conversion, metadata, time.monotonic() - start))
+    show(_summary(source, target, file, conversion, metadata, time.monotonic() - start))
     return metadata
 
 

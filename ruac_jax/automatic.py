@@ -277,7 +277,7 @@ def _full_size(uncertainty: Float[np.ndarray, "h w"], size: tuple[int, int]) -> 
     return np.clip(np.asarray(_enlarge(uncertainty, *taps))[: size[0], : size[1]], 0.0, 1.0)
 
 
-def _check(name: str, value: float, low: float, high: float | None) -> None:
+def _check(name: str, value: int | float, low: int, high: int | None) -> None:
     if value < low or (high is not None and value > high):
         limits = f"at least {low}" if high is None else f"from {low} to {high}"
         raise UserError(f"{name}: expected {limits}, found {value}")

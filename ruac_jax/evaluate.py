@@ -1,4 +1,4 @@
-"""Evaluates: `python -m ruac_jax.evaluate --checkpoint DIR --datasets trashcan,bbbc038 --data_dir DIR --output DIR`.
+"""Evaluates: `python -m ruac_jax.evaluate --checkpoint MODEL --datasets trashcan,bbbc038 --data_dir DIR --output DIR`.
 
 Writes `results.json`, `results.csv`, a Markdown table, figures and example pictures; docs/metrics.md defines every
 figure. A killed evaluation continues where it was when started again. Several processes share the work with
@@ -16,8 +16,9 @@ from ruac_jax.errors import UserError, run_main
 from ruac_jax.evaluation.predictor import UncertaintySettings
 from ruac_jax.evaluation.protocol import Protocol
 from ruac_jax.evaluation.run import EvaluationSettings, evaluate_model, tabulate
+from ruac_jax.hub import find_checkpoint
 
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Folder of a converted or trained model.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Folder, file or name of a model (docs/checkpoints.md).")
 _DATASETS = flags.DEFINE_list(
     "datasets", [], "NAME or NAME:SPLIT of prepared datasets; shapes/DOMAIN; shapes/all for the source and all targets."
 )
@@ -66,7 +67,7 @@ def main(argv: Sequence[str]) -> None:
         replace=_OVERWRITE.value,
     )
     results = evaluate_model(
-        Path(_CHECKPOINT.value),
+        find_checkpoint(_CHECKPOINT.value),
         _DATASETS.value,
         Path(_OUTPUT.value),
         config={flag.name: flag.value for flag in _RECORDED},

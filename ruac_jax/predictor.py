@@ -20,6 +20,7 @@ from PIL import Image
 from ruac_jax.errors import UserError
 from ruac_jax.functional.upsample import Taps, frame_taps, upsample
 from ruac_jax.heads.distribution import UncertaintyMethod, VarianceMode
+from ruac_jax.hub import find_checkpoint
 from ruac_jax.inference import Hypotheses, cast_for_inference, encode, propose
 from ruac_jax.input_image import network_input, to_rgb
 from ruac_jax.model import SAM2, ImageFeatures, Prompts
@@ -86,31 +87,31 @@ class Predictor:
         Raises:
           UserError: no such type or size.
         """
-        if dtype not in ("float32", "bfloat16"):
-            raise UserError(f"dtype: expected 'float32' or 'bfloat16', found {dtype!r}")
         self.image_size = model.image_size if image_size is None else image_size
         if self.image_size < _STRIDE or self.image_size % _STRIDE:
             raise UserError(f"image_size: expected a multiple of {_STRIDE}, found {self.image_size}")
         self.mask_threshold = mask_threshold
-        self._dtype = jnp.dtype(dtype)
-        self._graph, self._state = nnx.split(cast_for_inference(model, self._dtype))
+        self._dtype = _compute_dtype(dtype)
+        graph, self._state = nnx.split(cast_for_inference(model, self._dtype))
+        self._structure = _structure(graph)
         self._encoded: _Encoded | None = None
 
     @classmethod
     def from_checkpoint(
         cls,
-        directory: str | os.PathLike[str],
+        name: str | os.PathLike[str],
         *,
         image_size: int | None = None,
         mask_threshold: float = 0.0,
         dtype: DType = "float32",
     ) -> "Predictor":
-        """Loads a saved model: a converted SAM2.1, or one that was trained here.
+        """Loads a model: a folder, a file or a name, see `ruac_jax.hub.find_checkpoint`.
 
         Raises:
-          UserError: no model there, or no such type or size.
+          UserError: no such model, or no such type or size.
         """
-        return cls(load_model(directory)[0], image_size=image_size, mask_threshold=mask_threshold, dtype=dtype)
+        model, _ = load_model(find_checkpoint(name))
+        return cls(model, image_size=image_size, mask_threshold=mask_threshold, dtype=dtype)
 
     @property
     def original_sizes(self) -> list[tuple[int, int]]:
@@ -260,7 +261,7 @@ class Predictor:
         if not prompts.mask.size:
             padded = padded._replace(mask=None)
         numbers = np.pad(images, (0, fill), mode="edge").astype(np.int32)
-        return _decode(self._graph, several, options, self._state, self._encoded.features, numbers, padded, key)
+        return _decode(self._structure, several, options, self._state, self._encoded.features, numbers, padded, key)
 
     def _encode(self, images: Sequence[Any], *, batch: bool) -> _Encoded:
         rgb = [to_rgb(image) for image in images]
@@ -268,7 +269,7 @@ class Predictor:
         while start < len(rgb):
             count = min(_IMAGES_AT_ONCE, 1 << (len(rgb) - start).bit_length() - 1)
             inputs = np.stack([network_input(image, self.image_size) for image in rgb[start : start + count]])
-            parts.append(_encode(self._graph, self._dtype, self._state, inputs))
+            parts.append(_encode(self._structure, self._dtype, self._state, inputs))
             start += count
         blank = power_of_two(len(rgb)) - len(rgb)
         features = jax.tree.map(lambda *levels: _joined(levels, blank), *parts)
@@ -310,7 +311,7 @@ class Predictor:
             answer = self.decode(
                 Prompts(*(x[part] for x in prompts)), images[part], several=several, options=options, key=chunk_key
             )
-            low, iou = np.clip(answer.logits, -32.0, 32.0), np.asarray(answer.iou)
+            low, iou = np.clip(np.asarray(answer.logits), -32.0, 32.0), np.asarray(answer.iou)
             for row, (image, place) in enumerate(places[part]):
                 height, width = self.original_sizes[image]
                 taps = frame_taps(side, height), frame_taps(side, width)
@@ -350,12 +351,19 @@ def _options(method: str, variance: str, samples: int, key: PRNGKeyArray | None)
         raise UserError(f"variance: expected 'product' or 'full', found {variance!r}")
     if method == "analytic":
         return UncertaintyOptions(method, variance)
-    if key is None or samples < 1:
+    if key is None:
         raise UserError(
-            "uncertainty 'monte_carlo': expected a key (key=jax.random.key(0)) and at least one sample, found "
-            f"key={key} and samples={samples}"
+            "uncertainty 'monte_carlo': expected a key for the draws, e.g. key=jax.random.key(0), found none"
         )
+    if samples < 1:
+        raise UserError(f"samples: expected at least 1, found {samples}")
     return UncertaintyOptions(method, samples=samples)
+
+
+def _compute_dtype(name: str) -> jnp.dtype:
+    if name not in ("float32", "bfloat16"):
+        raise UserError(f"dtype: expected 'float32' or 'bfloat16', found {name!r}")
+    return jnp.dtype(name)
 
 
 def _joined(levels: Sequence[Array], blank: int) -> Array:
@@ -363,15 +371,28 @@ def _joined(levels: Sequence[Array], blank: int) -> Array:
     return jnp.concatenate([*levels, *filler]) if len(levels) + blank > 1 else levels[0]
 
 
-# Compiled once per structure of a network; parameters and features are arguments, never part of a program.
+class _Structure:
+    """A network without its parameters, equal to itself alone: comparing graphs would take milliseconds a call."""
+
+    def __init__(self, graph: Any):
+        self.graph = graph
+
+
+@functools.cache
+def _structure(graph: Any) -> _Structure:
+    """One object for all equal graphs."""
+    return _Structure(graph)
+
+
+# Compiled once per structure; parameters and features are arguments, never part of a program.
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _encode(graph: Any, dtype: jnp.dtype, state: Any, images: Array) -> ImageFeatures:
-    return encode(nnx.merge(graph, state), images, dtype)
+def _encode(structure: _Structure, dtype: jnp.dtype, state: Any, images: Array) -> ImageFeatures:
+    return encode(nnx.merge(structure.graph, state), images, dtype)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _decode(
-    graph: Any,
+    structure: _Structure,
     several: bool,
     options: UncertaintyOptions,
     state: Any,
@@ -384,7 +405,7 @@ def _decode(
     if prompts.mask is None:
         prompts = prompts._replace(mask=jnp.zeros((len(images), *own.high_res_s0.shape[1:3]), jnp.float32))
     return propose(
-        nnx.merge(graph, state),
+        nnx.merge(structure.graph, state),
         own,
         prompts,
         several=several,

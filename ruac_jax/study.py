@@ -25,12 +25,13 @@ from ruac_jax.evaluation.studies.output import Finding, write_finding
 from ruac_jax.evaluation.studies.parameters import study_parameters
 from ruac_jax.evaluation.studies.perturbations import load_attack, load_config, parts_of, untrained_attack
 from ruac_jax.evaluation.studies.sampling import study_sampling
+from ruac_jax.hub import find_checkpoint
 from ruac_jax.sam2.variants import variant
 from ruac_jax.shift.runs import Entry
 from ruac_jax.shift.study import GENERATED_DOMAINS, named_domains, run_study, write_report
 from ruac_jax.weights import ModelMetadata, abstract_model, load_metadata, load_model
 
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Folder of a converted or trained model.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Folder, file or name of a model (docs/checkpoints.md).")
 _DATASETS = flags.DEFINE_list("datasets", [], "Names as `evaluate` takes them; for alignment the source domain first.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "datasets", "Where prepared datasets lie.")
 _OUTPUT = flags.DEFINE_string("output", "", "Folder for the results.")
@@ -66,30 +67,32 @@ def main(argv: Sequence[str]) -> None:
             raise UserError(f"--{flag.name} is missing; see --help")
     if _DRAWS.value % 2:
         raise UserError(f"--draws {_DRAWS.value}: expected an even number, since its two halves are compared")
-    metadata = load_metadata(_CHECKPOINT.value)
-    finding = _STUDIES[name](metadata)
+    checkpoint = find_checkpoint(_CHECKPOINT.value)
+    metadata = load_metadata(checkpoint)
+    finding = _STUDIES[name](checkpoint, metadata)
     write_finding(Path(_OUTPUT.value), name, finding, _settings(name, metadata))
     print(finding.tables)
 
 
-def _sampling(metadata: ModelMetadata) -> Finding:
+def _sampling(checkpoint: Path, metadata: ModelMetadata) -> Finding:
     subjects = _subjects(metadata)
-    model, _ = load_model(_CHECKPOINT.value)
+    model, _ = load_model(checkpoint)
     return study_sampling(model, _image_size(metadata), subjects, _DRAWS.value)
 
 
-def _alignment(metadata: ModelMetadata) -> Finding:
+def _alignment(checkpoint: Path, metadata: ModelMetadata) -> Finding:
     attacks, subjects = _attacks(metadata), _subjects(metadata)
-    model, _ = load_model(_CHECKPOINT.value)
+    model, _ = load_model(checkpoint)
     return study_alignment(model, _image_size(metadata), subjects, attacks)
 
 
-def _parameters(metadata: ModelMetadata) -> Finding:
+def _parameters(checkpoint: Path, metadata: ModelMetadata) -> Finding:
+    del checkpoint  # shapes are enough
     model = abstract_model(metadata.variant, metadata.head, metadata.head_settings)
     return study_parameters(model, metadata, _config(metadata))
 
 
-_STUDIES: dict[str, Callable[[ModelMetadata], Finding]] = {
+_STUDIES: dict[str, Callable[[Path, ModelMetadata], Finding]] = {
     "sampling": _sampling,
     "alignment": _alignment,
     "parameters": _parameters,

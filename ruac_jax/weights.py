@@ -2,6 +2,7 @@
 
 A saved model is a folder: `metadata.json`; `parameters/`, an Orbax checkpoint of the model's arrays under their paths;
 and, for a converted SAM2, `carried.safetensors`: the tensors that only SAM2's video path uses, for the way back.
+Or it is one file, smaller and rounded, see `ruac_jax.packed`: the metadata are in its header, nothing is carried.
 """
 
 import dataclasses
@@ -25,6 +26,7 @@ from ruac_jax.folders import new_folder
 from ruac_jax.heads.hypernetwork import HypernetworkHead
 from ruac_jax.heads.weibull import WeibullHead
 from ruac_jax.model import SAM2
+from ruac_jax.packed import pack, read_description, read_packed, unpack, write_packed
 from ruac_jax.sam2.variants import variant
 
 LeafPath = tuple[str | int, ...]
@@ -168,8 +170,44 @@ def check_output(directory: str | os.PathLike[str], overwrite: bool) -> None:
     folders.check_output(Path(directory), overwrite=overwrite, marker="metadata.json", what="a saved model")
 
 
+def packed_model(model: SAM2) -> tuple[SAM2, dict[str, np.ndarray]]:
+    """Rounds a network as a packed file does.
+
+    Returns:
+      The rounded network (numpy arrays), and the arrays that such a file stores, by name.
+
+    Raises:
+      UserError: a parameter is not finite.
+    """
+    values = {path: np.asarray(value, np.float32) for path, value in leaves(model).items()}
+    try:
+        stored = pack({_dotted(path): value for path, value in values.items()})
+    except ValueError as error:
+        raise UserError(f"cannot pack the model: {error}") from error
+    rounded = unpack(stored)
+    return with_leaves(model, {path: rounded[_dotted(path)] for path in values}), stored
+
+
+def save_packed(
+    file: str | os.PathLike[str], rounded: SAM2, stored: Mapping[str, np.ndarray], metadata: ModelMetadata
+) -> ModelMetadata:
+    """Writes what `packed_model` gave as one file, all or nothing; replaces a file that is there.
+
+    Returns:
+      The metadata as written: its fingerprint is of the rounded parameters, and nothing is carried.
+
+    Raises:
+      UserError: there can be no such file.
+    """
+    written = dataclasses.replace(
+        metadata, fingerprint=fingerprint(leaves(rounded)), carried=(), format_version=FORMAT_VERSION
+    )
+    write_packed(Path(file), json.dumps(dataclasses.asdict(written)), stored)
+    return written
+
+
 def load_model(directory: str | os.PathLike[str]) -> tuple[SAM2, ModelMetadata]:
-    """Reads a model onto the default device.
+    """Reads a model, a folder or a packed file, onto the default device.
 
     Raises:
       UserError: nothing there, not a saved model, made by a newer version, other arrays than the network has, or
@@ -181,10 +219,20 @@ def load_model(directory: str | os.PathLike[str]) -> tuple[SAM2, ModelMetadata]:
         model = abstract_model(metadata.variant, metadata.head, metadata.head_settings)
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: cannot build the model it describes: {error}") from error
-    values = _restore(path / "parameters", leaves(model))
+    values = _unpacked(path, leaves(model)) if path.is_file() else _restore(path / "parameters", leaves(model))
     if fingerprint(values) != metadata.fingerprint:
         raise UserError(f"{path}: damaged: the parameters are not those that were saved (fingerprint differs)")
     return with_leaves(model, values), metadata
+
+
+def _unpacked(path: Path, expected: Mapping[LeafPath, Any]) -> dict[LeafPath, jax.Array]:
+    values = read_packed(path)
+    _compare(
+        path,
+        {_dotted(leaf): value.shape for leaf, value in expected.items()},
+        {name: value.shape for name, value in values.items()},
+    )
+    return {leaf: jax.device_put(values[_dotted(leaf)], jax.local_devices()[0]) for leaf in expected}
 
 
 def _restore(path: Path, expected: Mapping[LeafPath, Any]) -> dict[LeafPath, jax.Array]:
@@ -211,7 +259,7 @@ def _restore(path: Path, expected: Mapping[LeafPath, Any]) -> dict[LeafPath, jax
 
 
 def load_metadata(directory: str | os.PathLike[str]) -> ModelMetadata:
-    """Reads what a saved model is.
+    """Reads what a saved model, a folder or a packed file, is.
 
     Raises:
       UserError: nothing there, not a saved model, or made by a newer version.
@@ -223,7 +271,7 @@ def load_metadata(directory: str | os.PathLike[str]) -> ModelMetadata:
             "`python -m convert.sam2_to_flax` makes one from a SAM2 checkpoint"
         )
     try:
-        content = json.loads((path / "metadata.json").read_text())
+        content = json.loads(_description(path))
         version = content["format_version"]
         if isinstance(version, int) and version > FORMAT_VERSION:
             raise UserError(f"{path}: saved in format {version}, newer than {FORMAT_VERSION}; update ruac_jax")
@@ -232,8 +280,17 @@ def load_metadata(directory: str | os.PathLike[str]) -> ModelMetadata:
         raise UserError(f"{path}: not a model saved by this project (metadata.json is missing or damaged)") from error
 
 
+def _description(path: Path) -> str:
+    if path.is_dir():
+        return (path / "metadata.json").read_text()
+    text = read_description(path)
+    if text is None:
+        raise UserError(f"{path}: not a model packed by this project (its header does not say what it is)")
+    return text
+
+
 def load_carried(directory: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Reads the SAM2 tensors kept beside a model's parameters; empty where there are none."""
+    """Reads the SAM2 tensors kept beside a model's parameters; empty where there are none, as for a packed file."""
     path = Path(directory) / "carried.safetensors"
     return load_file(path) if path.exists() else {}
 

@@ -8,6 +8,7 @@ import importlib.machinery
 import sys
 import types
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -34,7 +35,7 @@ class Normalize(nn.Module):
 
 class ToTensor:
     def __call__(self, image) -> Tensor:
-        return torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
 def box_area(boxes: Tensor) -> Tensor:
