@@ -16,10 +16,12 @@ from absl import flags
 from ruac_jax.compare import short_names
 from ruac_jax.demo_state import Settings, SharedModel
 from ruac_jax.errors import UserError, run_main
+from ruac_jax.hub import find_checkpoint, shipped_names
 from ruac_jax.predictor import Predictor
 from ruac_jax.prompt_flags import ObjectPrompt
 from ruac_jax.weights import load_metadata
 
+_DEFAULT = "nano"  # the checkpoint that comes with the package
 _HOST = "127.0.0.1"
 _HEADS = {
     "hypernetwork": "SAM2's own head, one mask: uncertainty is the entropy of its probability",
@@ -32,32 +34,35 @@ def main(argv: Sequence[str]) -> None:
     options = flags.FLAGS
     if importlib.util.find_spec("gradio") is None:
         raise UserError("the page needs Gradio, which is not installed: pip install 'ruac_jax[demo]' (or gradio)")
-    models = load_models([folder for folder in (options.checkpoint, options.compare) if folder])
+    if not options.checkpoint and _DEFAULT not in shipped_names():
+        raise UserError("--checkpoint is missing: a folder or file of a converted or trained model")
+    models = load_models([options.checkpoint or _DEFAULT, *([options.compare] if options.compare else [])])
     print("compiling, so that the first click is answered at once ...")
     warm_up(models)
     start(models, port=options.port, share=options.share == "yes")
 
 
-def load_models(folders: Sequence[str]) -> list[SharedModel]:
-    """Models under names that tell them apart.
+def load_models(names: Sequence[str]) -> list[SharedModel]:
+    """Models, found by `hub.find_checkpoint`, under titles that tell them apart.
 
     Raises:
-      UserError: none, one twice, or not a saved model.
+      UserError: not a model, or one twice.
     """
-    if not folders:
-        raise UserError("--checkpoint is missing: the folder of a converted or trained model")
-    paths = [Path(folder) for folder in folders]
+    paths = [find_checkpoint(name) for name in names]
     if len({path.resolve() for path in paths}) < len(paths):
         raise UserError("--compare: expected another model than that of --checkpoint")
     models = []
-    runs = [
-        path.parent if path.name == "model" else path for path in map(Path.resolve, paths)
-    ]  # RUN/model says nothing
-    for path, name in zip(paths, short_names(runs if len(set(runs)) == len(runs) else paths), strict=True):
+    for path, title in zip(paths, _titles(paths), strict=True):
         metadata = load_metadata(path)
         description = f"{metadata.variant} network; {_HEADS.get(metadata.head, metadata.head)}"
-        models.append(SharedModel(name, description, Predictor.from_checkpoint(path)))
+        models.append(SharedModel(title, description, Predictor.from_checkpoint(path)))
     return models
+
+
+def _titles(paths: Sequence[Path]) -> list[str]:
+    """Ends of the paths; RUN/model, as training names them, is called RUN."""
+    runs = [path.parent if path.name == "model" else path for path in map(Path.resolve, paths)]
+    return short_names(runs if len(set(runs)) == len(runs) else paths)
 
 
 def warm_up(models: Sequence[SharedModel]) -> None:
@@ -103,8 +108,8 @@ def start(models: Sequence[SharedModel], *, port: int, share: bool = False, bloc
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("checkpoint", "", "Folder of a converted or trained model.")
-    flags.DEFINE_string("compare", "", "Folder of a second model, shown below the first.")
+    flags.DEFINE_string("checkpoint", "", "Folder, file or name of a model (default: the one shipped).")
+    flags.DEFINE_string("compare", "", "A second model, shown below the first.")
     flags.DEFINE_integer("port", 7860, "Where the page is served on this machine.", lower_bound=1, upper_bound=65535)
     flags.DEFINE_enum("share", "no", ["no", "yes"], "Whether also through a public address of Gradio's.")
     run_main(main)

@@ -65,6 +65,7 @@ STYLE = """
 .legend .cross { margin-right: .3rem; }
 .bar { height: .8rem; border-radius: 3px; border: 1px solid var(--border-color-primary); }
 .ticks { display: flex; justify-content: space-between; font-size: .85rem; }
+.view { max-width: 640px; }  /* Gradio miscounts clicks on pictures larger than they are */
 .view img { cursor: crosshair; }
 footer { display: none !important; }
 """

@@ -26,7 +26,7 @@ from ruac_jax.pictures import (
     tint,
 )
 
-_LEAST = 600  # px, the longer side of a small image as shown: so many that a click can hit between its pixels
+_LEAST = 640  # px, the longer side of a small image as shown; the page never shows it larger, see `STYLE` there
 _DPI = 110  # for the size of marks and lines
 _EPSILON = 1e-6  # against a side that rounding makes a pixel shorter
 

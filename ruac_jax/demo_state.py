@@ -70,20 +70,21 @@ class Session(NamedTuple):
         return [click for click in self.clicks if click.kind == "corner"]
 
 
-def to_image(view: tuple[float, float], view_size: tuple[int, int], size: tuple[int, int]) -> tuple[float, float]:
-    """From a pixel of the image as it is shown to coordinates of the image itself.
+def to_image(place: tuple[float, float], view_size: tuple[int, int], size: tuple[int, int]) -> tuple[float, float]:
+    """From a place on the image as it is shown to coordinates of the image itself.
 
     Args:
-      view: (x, y) px, integers being pixel centres of the shown picture.
-      view_size: its height and width, px.
+      place: (x, y) px of the shown picture from its left and upper edge, as browsers count; so 0.5 is the middle of the
+        first pixel.
+      view_size: height and width of the shown picture, px.
       size: height and width of the image, px.
 
     Returns:
-      (x, y) on the image: from 0 to width - 1 and height - 1.
+      (x, y), integers being pixel centres: from 0 to width - 1 and height - 1.
     """
     x, y = (
-        min(max((value + 0.5) * full / shown - 0.5, 0.0), full - 1.0)
-        for value, shown, full in zip(view, view_size[::-1], size[::-1], strict=True)
+        min(max(value * full / shown - 0.5, 0.0), full - 1.0)
+        for value, shown, full in zip(place, view_size[::-1], size[::-1], strict=True)
     )
     return x, y
 
