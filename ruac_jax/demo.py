@@ -24,8 +24,8 @@ from ruac_jax.weights import load_metadata
 _DEFAULT = "nano"  # the checkpoint that comes with the package
 _HOST = "127.0.0.1"
 _HEADS = {
-    "hypernetwork": "SAM2's own head, one mask: uncertainty is the entropy of its probability",
-    "weibull": "Bayesian head, a distribution over masks",
+    "hypernetwork": "SAM2's own head; uncertainty is the entropy of its probability",
+    "weibull": "Bayesian head; uncertainty from a distribution over masks",
 }
 
 

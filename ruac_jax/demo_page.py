@@ -50,7 +50,9 @@ STYLE = """
 .gradio-container h3 { font-size: 1.05rem; margin: 0; }
 .gradio-container h3 small { font-weight: 400; opacity: .7; margin-left: .5rem; }
 .intro p { margin: 0; opacity: .85; }
-#examples .grid-wrap { overflow: visible; padding: 0; max-height: none; }
+#examples .grid-wrap { overflow: auto hidden; padding: 0; min-height: 0; max-height: none; }
+#examples .grid-container { grid-template-columns: repeat(var(--grid-cols), minmax(84px, 1fr));
+  grid-template-rows: none; grid-auto-rows: auto; }
 #examples .caption-label { font-size: .75rem; padding: 0 .3rem; }
 .hint { font-weight: 500; min-height: 1.5em; }
 .legend, .facts, .chips { display: flex; flex-wrap: wrap; gap: .25rem 1.1rem; align-items: center; font-size: .9rem; }
@@ -132,13 +134,13 @@ def build(models: Sequence[SharedModel]) -> gr.Blocks:
                 with gr.Row():
                     undo = gr.Button("Undo", elem_id="undo", min_width=80)
                     clear = gr.Button("Clear", elem_id="clear", min_width=80)
-                    upload = gr.UploadButton("Open an image", file_types=["image"], elem_id="upload", min_width=120)
+                    upload = gr.UploadButton("Open image", file_types=["image"], elem_id="upload", min_width=120)
                 if len(models) > 1:
-                    controls = _controls()
+                    controls = _controls(gr.Column)
             with gr.Column(scale=8, min_width=320):
                 panels = [_panel(model, number, start) for number, model in enumerate(models)]
                 if len(models) == 1:
-                    controls = _controls()
+                    controls = _controls(gr.Row)
         results = [component for panel in panels for component in panel]
         outputs = [session, view, hint, *results]
 
@@ -180,10 +182,14 @@ def _with_event(function: Any) -> Any:
     return wrapped
 
 
-def _controls() -> list[Any]:
-    """In the order of the fields of `Settings`."""
+def _controls(row: Any) -> list[Any]:
+    """In the order of the fields of `Settings`.
+
+    Args:
+      row: what each half of them stands in: `gr.Row`, or `gr.Column` where there is little width.
+    """
     with gr.Group():
-        with gr.Row():
+        with row():
             shown = gr.Radio(
                 _SHOWN,
                 value="best",
@@ -198,19 +204,9 @@ def _controls() -> list[Any]:
                 info="a formula (analytic), or draws of random masks (Monte Carlo)",
                 elem_id="method",
             )
-            samples = gr.Dropdown(
-                list(_SAMPLES), value=20, label="Draws", info="more: smoother", visible=False, min_width=90, scale=0
-            )
-        with gr.Row():
-            above = gr.Slider(
-                0,
-                1,
-                0.5,
-                step=0.05,
-                label="Error-prone above an uncertainty of",
-                elem_id="above",
-                buttons=[],
-            )
+            samples = gr.Dropdown(list(_SAMPLES), value=20, label="Draws", visible=False, elem_id="samples")
+        with row():
+            above = gr.Slider(0, 1, 0.5, step=0.05, label="Error-prone above", buttons=[], elem_id="above")
             corrected = gr.Checkbox(
                 False,
                 label="Correct the mask (UncCorr)",
