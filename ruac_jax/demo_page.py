@@ -49,7 +49,7 @@ STYLE = """
 .gradio-container h1 { font-size: 1.45rem; margin: 0 0 .2rem; }
 .gradio-container h3 { font-size: 1.05rem; margin: 0; }
 .gradio-container h3 small { font-weight: 400; opacity: .7; margin-left: .5rem; }
-.intro p { margin: 0; opacity: .85; }
+.intro p { margin: 0; }
 #examples .grid-wrap { overflow: auto hidden; padding: 0; min-height: 0; max-height: none; }
 #examples .grid-container { grid-template-columns: repeat(var(--grid-cols), minmax(84px, 1fr));
   grid-template-rows: none; grid-auto-rows: auto; }
@@ -104,8 +104,7 @@ def build(models: Sequence[SharedModel]) -> gr.Blocks:
     start = Session(pictures[0][0])
     with gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=(_KEPT, _KEPT)) as page:
         session = gr.State(start)
-        gr.HTML(f"<h1>{_TITLE}</h1><p>{_INTRODUCTION}</p>", elem_classes="intro")
-        gr.HTML(_ABOUT_EXAMPLES, elem_classes="muted")
+        gr.HTML(f'<h1>{_TITLE}</h1><p>{_INTRODUCTION}</p><p class="muted">{_ABOUT_EXAMPLES}</p>', elem_classes="intro")
         gallery = gr.Gallery(
             pictures,
             show_label=False,
@@ -118,7 +117,7 @@ def build(models: Sequence[SharedModel]) -> gr.Blocks:
             elem_id="examples",
         )
         with gr.Row():
-            with gr.Column(scale=5, min_width=320):
+            with gr.Column(scale=1, min_width=340):
                 kind = gr.Radio(_KINDS, value="object", label="The next click marks", elem_id="kind")
                 view = gr.Image(
                     draw_session(start),
@@ -137,7 +136,7 @@ def build(models: Sequence[SharedModel]) -> gr.Blocks:
                     upload = gr.UploadButton("Open image", file_types=["image"], elem_id="upload", min_width=120)
                 if len(models) > 1:
                     controls = _controls(gr.Column)
-            with gr.Column(scale=8, min_width=320):
+            with gr.Column(scale=2, min_width=340):
                 panels = [_panel(model, number, start) for number, model in enumerate(models)]
                 if len(models) == 1:
                     controls = _controls(gr.Row)
@@ -160,16 +159,17 @@ def build(models: Sequence[SharedModel]) -> gr.Blocks:
             except UserError as error:
                 raise gr.Error(str(error).removeprefix(f"{path}: "), print_exception=False) from error
 
-        view.select(_with_event(clicked), [session, kind, *controls], outputs, show_progress="minimal")
-        undo.click(lambda current, *values: shown(current.undo(), *values), [session, *controls], outputs)
-        clear.click(lambda current, *values: shown(current.clear(), *values), [session, *controls], outputs)
-        gallery.select(_with_event(picked), controls, outputs)
-        upload.upload(uploaded, [upload, *controls], outputs)
+        waits = {"outputs": outputs, "show_progress_on": [panel.facts for panel in panels]}
+        view.select(_with_event(clicked), [session, kind, *controls], **waits)
+        undo.click(lambda current, *values: shown(current.undo(), *values), [session, *controls], **waits)
+        clear.click(lambda current, *values: shown(current.clear(), *values), [session, *controls], **waits)
+        gallery.select(_with_event(picked), controls, **waits)
+        upload.upload(uploaded, [upload, *controls], **waits)
         method = controls[1]
         method.change(lambda value: gr.update(visible=value == "monte_carlo"), method, controls[2])
         for control in controls:
             happens = control.release if isinstance(control, gr.Slider) else control.input
-            happens(lambda *values: _answers(models, *values), [session, *controls], results)
+            happens(lambda *values: _answers(models, *values), [session, *controls], **(waits | {"outputs": results}))
     return page
 
 
@@ -194,14 +194,14 @@ def _controls(row: Any) -> list[Any]:
                 _SHOWN,
                 value="best",
                 label="Mask to show",
-                info="A click may mean a part or the whole: three masks are proposed and rated.",
+                info="Clicks are ambiguous: three proposals.",
                 elem_id="shown",
             )
             method = gr.Radio(
                 _METHODS,
                 value="analytic",
                 label="Uncertainty from",
-                info="a formula (analytic), or draws of random masks (Monte Carlo)",
+                info="analytic, or random masks (Monte Carlo)",
                 elem_id="method",
             )
             samples = gr.Dropdown(list(_SAMPLES), value=20, label="Draws", visible=False, elem_id="samples")
