@@ -18,9 +18,9 @@ from ruac_jax.prompt_flags import ObjectPrompt
 
 # Okabe and Ito's, without the vermilion that marks doubt: distinct to colour-blind readers.
 OUTLINES = ("#56B4E9", "#F0E442", "#009E73", "#CC79A7", "#E69F00", "#0072B2")
-_DOUBT, _POSITIVE, _NEGATIVE, _HALO = "#D55E00", "#00C853", "#E53935", "#111111"
-_HEAT = "magma"
-_LONGEST = 1000  # px, of an image as drawn
+DOUBT, POSITIVE, NEGATIVE, _HALO = "#D55E00", "#00C853", "#E53935", "#111111"
+HEAT = "magma"
+LONGEST = 1000  # px, of an image as drawn
 _PANEL = 4.6  # inches, the longer side
 _MANY = 8  # objects have no legend of their own above this
 
@@ -43,7 +43,7 @@ class Row(NamedTuple):
 
 def color_uncertainty(uncertainty: Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
     """Heat colours of [0, 1], dark to bright, the same scale for every image."""
-    return colormaps[_HEAT](np.clip(uncertainty, 0, 1), bytes=True)[:, :, :3]
+    return colormaps[HEAT](np.clip(uncertainty, 0, 1), bytes=True)[:, :, :3]
 
 
 def draw_prompted(
@@ -57,18 +57,18 @@ def draw_prompted(
       rows: at least one.
       doubtful_above: pixels of a higher uncertainty are marked.
     """
-    small = _shrink(image)
+    small = shrink(image)
     figure, panels = _panels(small, len(rows), below=0.1 + 0.2 * _legend_lines(len(prompts)))
     extent = (-0.5, image.shape[1] - 0.5, image.shape[0] - 0.5, -0.5)  # coordinates stay those of the image
     for index, (row, axes) in enumerate(zip(rows, panels, strict=True)):
         doubtful = row.uncertainty > doubtful_above
         axes[0].imshow(small, extent=extent)
-        _draw_prompts(axes[0], prompts)
-        axes[1].imshow(_faded(small), extent=extent)
-        _draw_masks(axes[1], row.masks, extent)
-        axes[1].imshow(_tint(_shrink(doubtful), _DOUBT, 0.7), extent=extent)
-        heat = axes[2].imshow(_shrink(row.uncertainty), extent=extent, cmap=_HEAT, vmin=0, vmax=1)
-        _draw_masks(axes[2], row.masks, extent, fill=0.0)
+        mark_prompts(axes[0], prompts)
+        axes[1].imshow(fade(small), extent=extent)
+        mark_masks(axes[1], row.masks, extent)
+        axes[1].imshow(tint(shrink(doubtful), DOUBT, 0.7), extent=extent)
+        heat = axes[2].imshow(shrink(row.uncertainty), extent=extent, cmap=HEAT, vmin=0, vmax=1)
+        mark_masks(axes[2], row.masks, extent, fill=0.0)
         for axis in axes:
             axis.set(xlim=extent[:2], ylim=extent[2:])
         axes[0].set_ylabel(row.title, fontsize=9)
@@ -80,7 +80,7 @@ def draw_prompted(
             place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.02), "borderaxespad": 0.0}
             axes[1].legend(handles=handles, fontsize=8, frameon=False, ncols=-(-len(handles) // lines), **place)
     _color_bar(figure, heat, panels[:, 2].tolist(), "entropy of the foreground probability")
-    kinds = [Patch(color=_DOUBT, label=f"error-prone: uncertainty above {doubtful_above:g}"), *_prompt_kinds(prompts)]
+    kinds = [Patch(color=DOUBT, label=f"error-prone: uncertainty above {doubtful_above:g}"), *_prompt_kinds(prompts)]
     figure.legend(handles=kinds, loc="outside lower center", ncols=len(kinds), fontsize=9, frameon=False)
     return figure
 
@@ -97,19 +97,19 @@ def draw_everything(
       labels: 0 where there is no mask, else its number from 1.
       uncertainty: mean of each mask, in [0, 1].
     """
-    small, shown = (_enlarge(_shrink(array)) for array in (image, labels))
+    small, shown = (_enlarge(shrink(array)) for array in (image, labels))
     figure, panels = _panels(small, 1, below=0.0)
     means = np.array([0.0, *uncertainty])[shown]
     # Neighbours in the list should not look alike: hues a golden angle apart.
     hues = colormaps["hsv"]((np.arange(len(uncertainty) + 1) * 0.618034) % 1.0)[:, :3]
-    heat = colormaps[_HEAT](means)[:, :, :3]
-    inside, edges, grey = (shown > 0)[:, :, None], _edges(shown)[:, :, None], _faded(small) / 255
+    heat = colormaps[HEAT](means)[:, :, :3]
+    inside, edges, grey = (shown > 0)[:, :, None], _edges(shown)[:, :, None], fade(small) / 255
     panels[0, 0].imshow(small)
     panels[0, 1].imshow(np.where(edges, 0.1, np.where(inside, 0.45 * grey + 0.55 * hues[shown], grey)))
     panels[0, 2].imshow(np.where(edges, 1.0, np.where(inside, heat, 0.5 * grey)))
     for axes, title in zip(panels[0], ("image", f"{len(uncertainty)} masks", "mean uncertainty"), strict=True):
         axes.set_title(title, fontsize=11)
-    scale = ScalarMappable(Normalize(0, 1), cmap=_HEAT)
+    scale = ScalarMappable(Normalize(0, 1), cmap=HEAT)
     _color_bar(figure, scale, [panels[0, 2]], "mean uncertainty of the mask")
     return figure
 
@@ -137,7 +137,8 @@ def _color_bar(figure: Figure, heat: Any, panels: list[Axes], label: str) -> Non
     bar.outline.set_visible(False)
 
 
-def _draw_prompts(axes: Axes, prompts: Sequence[ObjectPrompt]) -> None:
+def mark_prompts(axes: Axes, prompts: Sequence[ObjectPrompt]) -> None:
+    """Draws boxes and clicks in the coordinates of the image."""
     for index, prompt in enumerate(prompts):
         if prompt.box is not None:
             x0, y0, x1, y1 = prompt.box
@@ -148,7 +149,7 @@ def _draw_prompts(axes: Axes, prompts: Sequence[ObjectPrompt]) -> None:
 
 
 def _point_style(label: int) -> dict[str, Any]:
-    style = {"marker": "o", "color": _POSITIVE} if label else {"marker": "X", "color": _NEGATIVE}
+    style = {"marker": "o", "color": POSITIVE} if label else {"marker": "X", "color": NEGATIVE}
     return style | {"markersize": 9, "markeredgecolor": "white", "markeredgewidth": 1.4, "linestyle": "none"}
 
 
@@ -161,11 +162,12 @@ def _prompt_kinds(prompts: Sequence[ObjectPrompt]) -> list[Line2D]:
     return kinds
 
 
-def _draw_masks(axes: Axes, masks: Sequence[np.ndarray], extent: tuple[float, ...], fill: float = 0.3) -> None:
+def mark_masks(axes: Axes, masks: Sequence[np.ndarray], extent: tuple[float, ...], fill: float = 0.3) -> None:
+    """Draws outlines, filled with `fill` of their colour; `extent` as of `Axes.imshow`."""
     for index, mask in enumerate(masks):
-        small = _shrink(mask)
+        small = shrink(mask)
         if fill:
-            axes.imshow(_tint(small, _outline(index), fill), extent=extent)
+            axes.imshow(tint(small, _outline(index), fill), extent=extent)
         if not small.any():
             continue
         height, width = small.shape
@@ -180,11 +182,12 @@ def _outline(index: int) -> str:
     return OUTLINES[index % len(OUTLINES)]
 
 
-def _tint(mask: Bool[np.ndarray, "h w"], color: str, strength: float) -> Float[np.ndarray, "h w 4"]:
+def tint(mask: Bool[np.ndarray, "h w"], color: str, strength: float) -> Float[np.ndarray, "h w 4"]:
+    """RGBA in [0, 1]: a colour inside the mask, nothing outside."""
     return np.concatenate([np.broadcast_to(to_rgb(color), (*mask.shape, 3)), strength * mask[:, :, None]], axis=2)
 
 
-def _faded(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+def fade(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
     """Grey and of less contrast, so that what is drawn on top stands out."""
     grey = image.mean(axis=2, keepdims=True)
     return np.broadcast_to(0.75 * grey + 50, image.shape).clip(0, 255).astype(np.uint8)
@@ -200,16 +203,16 @@ def _edges(labels: UInt16[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
 
 def _enlarge(array: np.ndarray) -> np.ndarray:
     """At least 500 px long by whole factors, so that a line of one pixel is thin."""
-    factor = max(1, -(-(_LONGEST // 2) // max(array.shape[:2])))
+    factor = max(1, -(-(LONGEST // 2) // max(array.shape[:2])))
     return array.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def _shrink(array: np.ndarray) -> np.ndarray:
+def shrink(array: np.ndarray) -> np.ndarray:
     """At most 1000 px long: photographs averaged, masks and labels by the nearest pixel."""
     height, width = array.shape[:2]
-    if max(height, width) <= _LONGEST:
+    if max(height, width) <= LONGEST:
         return array
-    size = tuple(max(1, round(side * _LONGEST / max(height, width))) for side in (width, height))
+    size = tuple(max(1, round(side * LONGEST / max(height, width))) for side in (width, height))
     if array.dtype == np.uint8:
         return np.asarray(Image.fromarray(array).resize(size, Image.Resampling.BOX))
     if array.dtype == np.float32:
