@@ -33,9 +33,8 @@ _TEMPERATURES = (0.5, 2.0)
 _CERTAIN = 1e-7  # probabilities of absent objects stay this far from 0 and 1
 
 
-@dataclasses.dataclass(frozen=True)
-class AdaptationSettings:
-    """How a network adapts; the first four are the paper's (docs/method.md, section 7).
+class AdaptationSettings(NamedTuple):
+    """How a network adapts; the first four are the paper's. Other values need no compilation.
 
     Attributes:
       learning_rate: of Adam.
@@ -165,15 +164,15 @@ def adapts(model: SAM2) -> Any:
 
 
 def reliable_pixels(
-    entropy: Float[Array, "n h w"], counted: Bool[Array, "n"], max_entropy: float, share: float
+    entropy: Float[Array, "n h w"], counted: Bool[Array, "n"], max_entropy: float | Array, share: float | Array
 ) -> Bool[Array, "n h w"]:
     """Pixels of counted objects below `max_entropy` and among the `share` of their object with the least entropy.
 
     `entropy` and `max_entropy` in nats. At least one pixel of an object is among the least; all that tie are.
     """
     flat = entropy.reshape(len(entropy), -1)
-    most = max(1, math.floor(share * flat.shape[1]))
-    limit = jnp.sort(flat, axis=1)[:, most - 1]
+    most = jnp.maximum(1, jnp.floor(share * float(flat.shape[1])).astype(jnp.int32))
+    limit = jnp.take(jnp.sort(flat, axis=1), most - 1, axis=1)
     return (entropy < max_entropy) & (entropy <= limit[:, None, None]) & counted[:, None, None]
 
 
@@ -213,7 +212,7 @@ class StepReport(NamedTuple):
     pixels: Int[Array, ""]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=0)
 def _step(
     graph: Any,
     settings: AdaptationSettings,

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,8 +29,12 @@ def moved(model, rng):
 
 
 def encode(model, image):
-    graph, state = nnx.split(model)
-    return jax.jit(lambda state, image: nnx.merge(graph, state).backbone(image))(state, image)
+    return _encode(*nnx.split(model), image)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _encode(graph, state, image):
+    return nnx.merge(graph, state).backbone(image)
 
 
 @pytest.fixture
