@@ -37,7 +37,7 @@ def test_clicks_become_points_with_labels_in_their_order(image):
 
 
 @pytest.mark.parametrize(
-    "first, second", [((1.0, 9.0), (7.0, 2.0)), ((7.0, 2.0), (1.0, 9.0)), ((1.0, 2.0), (7.0, 9.0))]
+    ("first", "second"), [((1.0, 9.0), (7.0, 2.0)), ((7.0, 2.0), (1.0, 9.0)), ((1.0, 2.0), (7.0, 9.0))]
 )
 def test_any_two_opposite_corners_make_the_box(image, first, second):
     session = clicked(image, ("corner", *first), ("corner", *second))
