@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 
 from configs import quickstart, ruac
 from ruac_jax.data.shapes import DEVELOPMENT, SOURCE
+from ruac_jax.errors import UserError
 
 Changes = Mapping[str, Any]  # by dotted name
 
@@ -99,7 +100,7 @@ def get_config(name: str = "ruac") -> ConfigDict:
     if system not in known:
         names = [*SYSTEMS, *(f"nano/{name}" for name in NANO_SYSTEMS)]
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
-        raise ValueError(f"no system {name!r}; did you mean {near!r}? known: {', '.join(names)}")
+        raise UserError(f"no system {name!r}; did you mean {near!r}? known: {', '.join(names)}")
     return nano(system) if scale else _changed(ruac.get_config(), SYSTEMS[system])
 
 

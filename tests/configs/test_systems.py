@@ -5,6 +5,7 @@ import pytest
 from configs import ruac
 from configs.systems import BENCHMARK, NANO_STEPS, NANO_SYSTEMS, SYSTEMS, get_config, nano, trained_on
 from ruac_jax.config import parse_config
+from ruac_jax.errors import UserError
 from ruac_jax.training.loop import stretches
 
 
@@ -62,5 +63,5 @@ def test_another_dataset_is_what_all_but_the_first_base_is_trained_on(system):
 
 
 def test_a_wrong_name_is_told_the_nearest():
-    with pytest.raises(ValueError, match="did you mean 'nano/ruac'"):
+    with pytest.raises(UserError, match="did you mean 'nano/ruac'"):
         get_config("nano/ruca")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import pytest
 
 from configs.systems import nano
@@ -45,7 +46,7 @@ def study(tmp_path_factory):
 
     def watched_evaluation(model, *arguments, **settings):
         calls.append(("evaluate", model.parent.name))
-        return evaluate_model(model, *arguments, **settings)
+        return evaluate_model(model, *arguments, **(settings | {"devices": jax.local_devices()[:1]}))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "train", watched_train)
