@@ -47,7 +47,8 @@ def color(name):
 
 
 @pytest.mark.parametrize(
-    "size, shown", [((40, 64), (400, 640)), ((1, 1), (640, 640)), ((700, 900), (700, 900)), ((3000, 1500), (1000, 500))]
+    ("size", "shown"),
+    [((40, 64), (400, 640)), ((1, 1), (640, 640)), ((700, 900), (700, 900)), ((3000, 1500), (1000, 500))],
 )
 def test_pictures_have_the_size_that_clicks_are_counted_in(size, shown):
     assert view_size(size) == shown
