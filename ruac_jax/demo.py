@@ -8,7 +8,6 @@ Needs the `demo` extra. The page works without a network.
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from absl import flags
@@ -72,17 +71,13 @@ def warm_up(models: Sequence[SharedModel]) -> None:
         model.answer(blank, ObjectPrompt(points=((0.0, 0.0),), labels=(1,)), Settings())
 
 
-def start(models: Sequence[SharedModel], *, port: int, share: bool = False, block: bool = True) -> Any:
-    """Serves the page on this machine.
+def start(models: Sequence[SharedModel], *, port: int, share: bool = False) -> None:
+    """Serves the page on this machine until it is interrupted.
 
     Args:
       models: one, or two to compare.
-      port: of this machine; 0: any that is free.
+      port: of this machine.
       share: also through a public address of Gradio's, which needs a network.
-      block: return only when interrupted.
-
-    Returns:
-      The page, whose `local_url` is where it is and whose `close` ends it.
 
     Raises:
       UserError: the port is in use.
@@ -95,7 +90,6 @@ def start(models: Sequence[SharedModel], *, port: int, share: bool = False, bloc
             server_name=_HOST,
             server_port=port,
             share=share,
-            prevent_thread_lock=not block,
             show_error=True,
             ssr_mode=False,
             footer_links=[],
@@ -104,7 +98,6 @@ def start(models: Sequence[SharedModel], *, port: int, share: bool = False, bloc
         )
     except OSError as error:
         raise UserError(f"--port {port}: cannot be used ({error}); choose another") from error
-    return page
 
 
 if __name__ == "__main__":

@@ -147,8 +147,9 @@ def build(models: Sequence[SharedModel]) -> gr.Blocks:
             return [current, draw_session(current), describe_clicks(current), *_answers(models, current, *values)]
 
         def clicked(current: Session, mode: str, *values: Any, event: gr.SelectData) -> list[Any]:
-            size = current.image.shape[:2]
-            return shown(current.add(Click(mode, *to_image(tuple(event.index), view_size(size), size))), *values)
+            size, (x, y) = current.image.shape[:2], event.index
+            place = to_image((float(x), float(y)), view_size(size), size)
+            return shown(current.add(Click(mode, *place)), *values)
 
         def picked(*values: Any, event: gr.SelectData) -> list[Any]:
             return shown(Session(pictures[event.index][0]), *values)

@@ -81,8 +81,8 @@ def test_middles_of_shown_pixels_and_of_the_image_agree(shown):
 
 
 def test_edges_of_the_picture_stay_on_the_image():
-    assert to_image((0, 0), (60, 150), (20, 50)) == (0.0, 0.0)
-    assert to_image((150, 60), (60, 150), (20, 50)) == (49.0, 19.0)
+    assert to_image((0.0, 0.0), (60, 150), (20, 50)) == (0.0, 0.0)
+    assert to_image((150.0, 60.0), (60, 150), (20, 50)) == (49.0, 19.0)
 
 
 @pytest.mark.parametrize("shown", ["best", "1", "2", "3", "single"])
