@@ -74,6 +74,7 @@ def write_packed(path: Path, description: str, stored: Mapping[str, np.ndarray])
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             save_file(dict(stored), unfinished, metadata={_DESCRIPTION: description})
+            unfinished.chmod(0o644)  # safetensors writes for the owner alone; a package is read by all
             os.replace(unfinished, path)
         finally:
             unfinished.unlink(missing_ok=True)
