@@ -10,7 +10,6 @@ import difflib
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,11 @@ import orbax.checkpoint as ocp
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 
+from ruac_jax import folders
 from ruac_jax.errors import UserError
-from ruac_jax.heads.hypernetwork import HypernetworkHead
+from ruac_jax.folders import new_folder
+from ruac_jax.heads.evidential import EvidentialHead
+from ruac_jax.heads.hypernetwork import SAM2_PREFIX, HypernetworkHead
 from ruac_jax.heads.weibull import WeibullHead
 from ruac_jax.model import SAM2
 from ruac_jax.packed import pack, read_description, read_packed, unpack, write_packed
@@ -32,7 +34,7 @@ from ruac_jax.sam2.variants import variant
 LeafPath = tuple[str | int, ...]
 
 FORMAT_VERSION = 1
-HEADS = {"hypernetwork": HypernetworkHead, "weibull": WeibullHead}
+HEADS = {"hypernetwork": HypernetworkHead, "weibull": WeibullHead, "evidential": EvidentialHead}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +101,42 @@ class _OneKey(nnx.Rngs):
         return self.default.key[...]
 
 
+def replace_head(
+    model: SAM2,
+    metadata: ModelMetadata,
+    carried: Mapping[str, np.ndarray],
+    head_name: str,
+    head_settings: Mapping[str, Any],
+    *,
+    rngs: nnx.Rngs,
+) -> tuple[SAM2, ModelMetadata, dict[str, np.ndarray]]:
+    """Gives a model another kind of head, in place.
+
+    SAM2's own mask head stays where the old and the new kind both contain it; where only the old one does, its tensors
+    are carried along for the way back. All else of the new head is fresh.
+
+    Args:
+      model: the network.
+      metadata: what it is.
+      carried: SAM2 tensors kept beside its parameters.
+      head_name: a key of `HEADS`.
+      head_settings: the new head's own constructor arguments.
+      rngs: for its initial weights.
+
+    Returns:
+      The model, what it is now, and the tensors to keep beside it.
+    """
+    old, new = model.head, HEADS[head_name](variant(metadata.variant).d_model, **head_settings, rngs=rngs)
+    carried = {name: array for name, array in carried.items() if not name.startswith(SAM2_PREFIX)}
+    if isinstance(old, HypernetworkHead):
+        if isinstance(new, HypernetworkHead):
+            new.output_hypernetworks_mlps = old.output_hypernetworks_mlps
+        else:
+            carried |= old.sam2_tensors()
+    model.head = new
+    return model, dataclasses.replace(metadata, head=head_name, head_settings=dict(head_settings)), carried
+
+
 def leaves(model: SAM2) -> dict[LeafPath, Any]:
     """All arrays of a model (or their shapes, for an abstract one) by path."""
     return {tuple(path): variable.get_value() for path, variable in nnx.to_flat_state(nnx.state(model))}
@@ -150,25 +188,14 @@ def save_model(
     metadata = dataclasses.replace(
         metadata, fingerprint=fingerprint(values), carried=tuple(sorted(carried)), format_version=FORMAT_VERSION
     )
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    try:
+    with new_folder(target) as folder:
         with _checkpointer() as checkpointer:
-            checkpointer.save(
-                unfinished / "parameters", _nested({_keys(path): value for path, value in values.items()})
-            )
+            checkpointer.save(folder / "parameters", _nested({_keys(path): value for path, value in values.items()}))
         if carried:
             save_file(
-                {name: np.ascontiguousarray(array) for name, array in carried.items()},
-                unfinished / "carried.safetensors",
+                {name: np.ascontiguousarray(array) for name, array in carried.items()}, folder / "carried.safetensors"
             )
-        (unfinished / "metadata.json").write_text(json.dumps(dataclasses.asdict(metadata), indent=2) + "\n")
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(unfinished, target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        (folder / "metadata.json").write_text(json.dumps(dataclasses.asdict(metadata), indent=2) + "\n")
     return metadata
 
 
@@ -178,13 +205,7 @@ def check_output(directory: str | os.PathLike[str], overwrite: bool) -> None:
     Raises:
       UserError: something is there that may not be replaced; with `overwrite`, a saved model may.
     """
-    path = Path(directory)
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        return
-    if not overwrite:
-        raise UserError(f"{path}: exists already; --overwrite replaces it")
-    if not (path / "metadata.json").is_file():
-        raise UserError(f"{path}: is not a saved model, so it is not replaced; choose another output or remove it")
+    folders.check_output(Path(directory), overwrite=overwrite, marker="metadata.json", what="a saved model")
 
 
 def packed_model(model: SAM2) -> tuple[SAM2, dict[str, np.ndarray]]:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from ruac_jax.sam2.backend import target_backend
 from ruac_jax.sam2.initializers import lecun_normal
 
 Activation = Callable[[jax.Array], jax.Array]
@@ -119,7 +120,7 @@ class Conv(nnx.Module):
             tiles = x.reshape(b, h // size, size, w // size, size, c).transpose(0, 1, 3, 2, 4, 5)
             y = tiles.reshape(-1, size * size * c) @ kernel.reshape(size * size * c, -1)
             y = y.reshape(b, h // size, w // size, -1)
-        elif self.stride == 1 and jax.default_backend() == "cpu":
+        elif self.stride == 1 and target_backend() == "cpu":
             # Within a loop (the clicks of a training step) XLA's own is eight times slower here than these products.
             h, w = (side + 2 * self.padding - size + 1 for side in x.shape[1:3])
             shifts = _shifts(x, size, self.padding, h, w)
@@ -148,7 +149,7 @@ class DepthwiseConv(nnx.Module):
         kernel = self.kernel[...]
         size, (_, h, w, c) = kernel.shape[0], x.shape
         pad = size // 2
-        if jax.default_backend() == "cpu":
+        if target_backend() == "cpu":
             # XLA's grouped convolution is twenty times slower here than the sum it stands for.
             y = sum(shifted * kernel[i, j, 0][None, None, None, :] for i, j, shifted in _shifts(x, size, pad, h, w))
         else:
@@ -202,8 +203,8 @@ def attention(
     Long unmasked attention (SAM2's global blocks) takes cuDNN's kernel on a GPU in bfloat16 and chunks of
     queries on a CPU; the result differs from the plain form by rounding only.
     """
-    if mask is None and min(q.shape[2], k.shape[2]) >= _LONG:
-        backend = jax.default_backend()
+    if mask is None and q.shape[2] >= _LONG and k.shape[2] >= _LONG:
+        backend = target_backend()
         if backend == "gpu" and q.dtype == jnp.bfloat16 and q.shape[-1] % 8 == 0:
             out = jax.nn.dot_product_attention(*(a.transpose(0, 2, 1, 3) for a in (q, k, v)), implementation="cudnn")
             return out.transpose(0, 2, 1, 3)
