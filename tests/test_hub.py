@@ -585,7 +585,9 @@ def test_the_commands_take_files(made, here):
 MISTAKES = {
     "evaluate": ("ruac_jax.evaluate", ["--datasets=shapes/xray"]),
     "study": ("ruac_jax.study", ["parameters"]),
-    "export": ("convert.flax_to_sam2", []),
+    "flax_to_sam2": ("convert.flax_to_sam2", []),
+    "export": ("ruac_jax.export", []),
+    "predict": ("ruac_jax.predict", ["photo.png", "--point=1,1"]),
     "ship": ("ruac_jax.ship", []),
 }
 
