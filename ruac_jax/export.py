@@ -1,4 +1,4 @@
-"""Exports a model: `python -m ruac_jax.export --checkpoint DIR --output DIR`.
+"""Exports a model: `python -m ruac_jax.export --checkpoint MODEL --output DIR`.
 
 Writes the encoder and the decoder as serialised StableHLO functions (jax.export) that hold their parameters, and
 `manifest.json`. Whoever loads them needs jax, numpy and flatbuffers alone (docs/export.md). For a machine with other

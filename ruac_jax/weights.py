@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
@@ -211,7 +212,7 @@ def packed_model(model: SAM2) -> tuple[SAM2, dict[str, np.ndarray]]:
     """Rounds a network as a packed file does.
 
     Returns:
-      The rounded network (numpy arrays), and the arrays that such a file stores, by name.
+      The rounded network, and the arrays that such a file stores, by name.
 
     Raises:
       UserError: a parameter is not finite.
@@ -222,7 +223,7 @@ def packed_model(model: SAM2) -> tuple[SAM2, dict[str, np.ndarray]]:
     except ValueError as error:
         raise UserError(f"cannot pack the model: {error}") from error
     rounded = unpack(stored)
-    return with_leaves(model, {path: rounded[_dotted(path)] for path in values}), stored
+    return with_leaves(model, {path: jnp.asarray(rounded[_dotted(path)]) for path in values}), stored
 
 
 def save_packed(
