@@ -38,6 +38,7 @@ def test_a_model_becomes_one_small_file(saved, tmp_path):
     assert output.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_the_difference_is_that_of_the_logits(saved, monkeypatch):
     monkeypatch.setattr(ruac_jax.ship, "_DOMAINS", ("source",))
     monkeypatch.setattr(ruac_jax.ship, "_IMAGES", 1)
