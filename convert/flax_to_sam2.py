@@ -3,8 +3,8 @@
     python -m convert.flax_to_sam2 --checkpoint MODEL --output FILE [--overwrite]
 
 MODEL is a folder or a name (docs/checkpoints.md). FILE ends in `.pt` (holding `{"model": tensors}`, needs torch) or
-`.safetensors`. A Weibull head goes under `sam_mask_decoder.pixel_bndl.`; what conversion had carried comes back as it
-was.
+`.safetensors`. A Weibull head goes under `sam_mask_decoder.pixel_bndl.`, an evidential head's convolution under
+`sam_mask_decoder.ur_ern_head.`; what conversion had carried comes back as it was.
 """
 
 import time

@@ -44,13 +44,15 @@ LEAF_RULES = (
 )
 
 # Our heads stand beside the decoder, PyTorch's inside it.
+HYPERNETWORK_PREFIX = SAM2_PREFIX
+EVIDENTIAL_PREFIX = "sam_mask_decoder.ur_ern_head."
+WEIBULL_PREFIX = "sam_mask_decoder.pixel_bndl."
 MODULE_RULES = (
-    ("head.output_hypernetworks_mlps.", SAM2_PREFIX),
-    ("head.", "sam_mask_decoder.pixel_bndl."),
+    ("head.output_hypernetworks_mlps.", HYPERNETWORK_PREFIX),
+    ("head.ur_ern_head.", EVIDENTIAL_PREFIX),
+    ("head.", WEIBULL_PREFIX),
 )
 
-HYPERNETWORK_PREFIX = MODULE_RULES[0][1]
-WEIBULL_PREFIX = MODULE_RULES[1][1]
 CLASS_BIAS = f"{WEIBULL_PREFIX}class_bias"
 
 

@@ -18,7 +18,16 @@ from tqdm import tqdm
 from convert.carried import CARRIED, CARRIED_WITH_WEIBULL, DROPPED, carried_shapes, reason, sam2_version
 from convert.checkpoint_files import SourceFile, read
 from convert.head_tensors import match_head
-from convert.names import CLASS_BIAS, HYPERNETWORK_PREFIX, WEIBULL_PREFIX, Entry, Shape, table_of, to_flax
+from convert.names import (
+    CLASS_BIAS,
+    EVIDENTIAL_PREFIX,
+    HYPERNETWORK_PREFIX,
+    WEIBULL_PREFIX,
+    Entry,
+    Shape,
+    table_of,
+    to_flax,
+)
 from convert.recognise import recognise
 from ruac_jax.errors import UserError, run_main
 from ruac_jax.model import SAM2
@@ -59,7 +68,9 @@ def convert_tensors(tensors: Mapping[str, np.ndarray]) -> Conversion:
     tensors = {name: array for name, array in tensors.items() if name not in dropped}
     variant = recognise({name: array.shape for name, array in tensors.items()})
     version = sam2_version(set(tensors))
-    head = "weibull" if any(name.startswith(WEIBULL_PREFIX) for name in tensors) else "hypernetwork"
+    marks = {"weibull": WEIBULL_PREFIX, "evidential": EVIDENTIAL_PREFIX}
+    present = [head for head, prefix in marks.items() if any(name.startswith(prefix) for name in tensors)]
+    head = next(iter(present), "hypernetwork")
     settings: dict[str, bool] = {}
     carried = carried_shapes(version, variant.d_model, variant.memory_dim)
     notes = []

@@ -1,7 +1,8 @@
 """Runs a converted model and PyTorch sam2 side by side on one seeded image, step by step, and compares.
 
 A Weibull head has no counterpart in PyTorch sam2: there SAM2's own mask head, from the same file if it is in it,
-stands in on both sides, so that everything up to the head is compared.
+stands in on both sides, so that everything up to the head is compared. An evidential head contains SAM2's own, which
+is compared; its convolution is not.
 """
 
 from collections.abc import Mapping

@@ -26,12 +26,13 @@ class ModelConfig:
     """The network and where its weights come from."""
 
     variant: str = "base_plus"
-    head: Literal["hypernetwork", "weibull"] = "weibull"
+    head: Literal["hypernetwork", "weibull", "evidential"] = "weibull"
     checkpoint: str = ""  # folder of a converted or trained model; empty: random weights, or `pretrain`
     kappa_min: float = 0.1
     kappa_max: float = 10.0
     prior_shape: float = 1.0
     prior_rate: float = 3.0
+    lora_rank: int = 0  # of LoRA in the encoder, trained at optimizer.adapter; 0: none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +50,7 @@ class AttackConfig:
     style_epsilon: float = 0.3  # largest shift of a slot's mean or std, normalised colour units
     flow_epsilon: float = 0.15  # deformation bound in cells of the stride-16 grid
     bound: Literal["clip", "straight_through"] = "clip"
+    random_start: float = 0.0  # share of style_epsilon that shifts start from, drawn evenly, before they are learned
     random_style: float = 0.5  # mean size of random shifts, share of style_epsilon
     random_flow: float = 0.5  # mean length of random flow over an object, share of flow_epsilon
 
@@ -98,6 +100,7 @@ class OptimizerConfig:
     encoder: float = 0.0
     decoder: float = 1e-6
     head: float = 1e-4
+    adapter: float = 1e-4
     attack: float = 1e-3
     weight_decay: float = 0.1
     final_fraction: float = 0.1  # of the learning rate, at the last step
@@ -276,6 +279,7 @@ def _impossible(config: Config, path: str) -> Iterator[str]:
         yield from check(
             attack.scope == "all" or not attack.graph, "attack.graph", 'False where attack.scope is not "all"'
         )
+    yield from check(0 <= attack.random_start <= 1, "attack.random_start", "a share from 0 to 1")
     for name in ("random_style", "random_flow"):
         yield from check(0 < getattr(attack, name) < 1, f"attack.{name}", "a share between 0 and 1")
     if config.pretrain is not None:
@@ -289,10 +293,11 @@ def _impossible(config: Config, path: str) -> Iterator[str]:
 
 
 _NOT_NEGATIVE = {
+    "model": ("lora_rank",),
     "interaction": ("corrections", "box_noise", "box_noise_limit"),
     "loss": ("focal", "dice", "iou", "object_score", "kl", "kl_stream", "adversarial", "calibration"),
     "schedule": ("segmentation_epochs", "kl_epochs", "adversarial_epochs", "steps_per_epoch"),
-    "optimizer": ("encoder", "decoder", "head", "attack", "weight_decay", "final_fraction", "warmup_steps"),
+    "optimizer": ("encoder", "decoder", "head", "adapter", "attack", "weight_decay", "final_fraction", "warmup_steps"),
     "data": ("workers",),
     "runtime": ("picture_every",),
     "evaluation": ("num_images", "pictures"),

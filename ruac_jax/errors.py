@@ -36,7 +36,7 @@ def _parse_flags(argv: Sequence[str]) -> Sequence[str]:
     """Parses flags; what `--config` and its overrides raise where a name or value is wrong becomes one line."""
     try:
         return app.parse_flags_with_usage(argv)
-    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OSError, UserError) as error:
         message = (
             str(error).replace("\\n", " ").replace("\n", " ").replace("\\'", "'").removeprefix("'").removesuffix("'")
         )

@@ -37,6 +37,9 @@ _UNCERTAINTY = flags.DEFINE_enum("uncertainty", "analytic", ["analytic", "monte_
 _VARIANCE = flags.DEFINE_enum("variance", "product", ["product", "full"], "Logit variance of the analytic one.")
 _SAMPLES = flags.DEFINE_integer("samples", 20, "Draws of the Monte Carlo one.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of these draws.", lower_bound=0, upper_bound=2**32 - 1)
+_ADAPT = flags.DEFINE_enum(
+    "adapt", "none", ["none", "uctta"], "Test-time adaptation of SAM2 without labels; needs --devices 1."
+)
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size", None, "Side of the network's square image, px (default: the variant's).", lower_bound=32
 )
@@ -64,6 +67,7 @@ def main(argv: Sequence[str]) -> None:
         data_dir=_DATA_DIR.value,
         pictures=_PICTURES.value,
         shard=_parse_shard(_SHARD.value),
+        adaptation=_ADAPT.value,
         replace=_OVERWRITE.value,
     )
     results = evaluate_model(
@@ -81,7 +85,7 @@ def main(argv: Sequence[str]) -> None:
 # What shapes the figures; where and by how many they are computed does not.
 _RECORDED = (
     *(_DATASETS, _IMAGES, _FRAMES, _PROMPTS, _OBJECTS, _PATCH),
-    *(_UNCERTAINTY, _VARIANCE, _SAMPLES, _SEED, _IMAGE_SIZE),
+    *(_UNCERTAINTY, _VARIANCE, _SAMPLES, _SEED, _ADAPT, _IMAGE_SIZE),
 )
 
 

@@ -1,4 +1,4 @@
-"""Exports a model: `python -m ruac_jax.export --checkpoint DIR --output DIR`.
+"""Exports a model: `python -m ruac_jax.export --checkpoint MODEL --output DIR`.
 
 Writes the encoder and the decoder as serialised StableHLO functions (jax.export) that hold their parameters, and
 `manifest.json`. Whoever loads them needs jax, numpy and flatbuffers alone (docs/export.md). For a machine with other
@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ruac_jax.errors import UserError, run_main
 from ruac_jax.folders import check_output, new_folder
+from ruac_jax.hub import find_checkpoint
 from ruac_jax.inference import encode
 from ruac_jax.model import SAM2, ImageFeatures, Prompts
 from ruac_jax.sam2.backend import traced_for
@@ -193,8 +194,9 @@ def main(argv: Sequence[str]) -> None:
     platforms = _check_platforms(options.platforms)
     output = Path(options.output)
     check_export(output, options.overwrite)
-    image_size = _check_image_size(options.image_size, load_metadata(options.checkpoint))
-    model, metadata = load_model(options.checkpoint)
+    checkpoint = find_checkpoint(options.checkpoint)
+    image_size = _check_image_size(options.image_size, load_metadata(checkpoint))
+    model, metadata = load_model(checkpoint)
     functions = export_functions(model, image_size, platforms=platforms, variance=options.variance)
     details = {
         "checkpoint": {key: getattr(metadata, key) for key in _RECORDED},
@@ -227,7 +229,7 @@ def _check_image_size(size: int | None, metadata: ModelMetadata) -> int:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("checkpoint", "", "Folder of a converted or trained model.")
+    flags.DEFINE_string("checkpoint", "", "Folder, file or name of a model (docs/checkpoints.md).")
     flags.DEFINE_string("output", "", "Folder to make.")
     flags.DEFINE_list("platforms", ["cpu"], f"Where it shall run: {', '.join(PLATFORMS)}.")
     flags.DEFINE_integer("image_size", None, "Side of the square images, px (default: the variant's).", lower_bound=32)

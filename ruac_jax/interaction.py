@@ -25,6 +25,7 @@ class Interaction(NamedTuple):
 
     Attributes:
       terms: loss terms of each object, summed over the steps, unweighted.
+      likelihood: the head's own loss of each object (`MaskDistribution.likelihood`), summed over the steps.
       regularizer: KL of each object, mean over the steps.
       last_regularizer: KL of each object at the last step.
       distribution: over the logits of mask token 0 at the last step.
@@ -34,6 +35,7 @@ class Interaction(NamedTuple):
     """
 
     terms: SegmentationTerms
+    likelihood: Float[Array, "n"]
     regularizer: Float[Array, "n"]
     last_regularizer: Float[Array, "n"]
     distribution: MaskDistribution
@@ -46,6 +48,7 @@ class _Step(NamedTuple):
     logits: Array  # fed back, [n, h, w]
     prediction: Array  # at image resolution, [n, H, W] bool
     terms: SegmentationTerms
+    likelihood: Array
     regularizer: Array
 
 
@@ -55,6 +58,7 @@ class _Carry(NamedTuple):
     logits: Array
     prediction: Array
     terms: SegmentationTerms
+    likelihood: Array
     regularizer: Array
 
 
@@ -91,7 +95,9 @@ def interact(
       rematerialize: recompute each step in the backward pass instead of keeping its activations.
     """
     n, first_slots = labels.shape
-    step = partial(_step, model, features, truth)
+    height, width = features.high_res_s0.shape[1:3]
+    coarse_truth = resize(truth[..., None].astype(jnp.float32), (height, width), "area")[..., 0]
+    step = partial(_step, model, features, truth, coarse_truth)
     if rematerialize:
         step = jax.checkpoint(step, static_argnums=(2,))
     key_first, key_corrections = jax.random.split(key)
@@ -99,11 +105,10 @@ def interact(
     unused = settings.corrections
     points = jnp.concatenate([points, jnp.zeros((n, unused, 2), points.dtype)], axis=1)
     labels = jnp.concatenate([labels, jnp.full((n, unused), ABSENT, labels.dtype)], axis=1)
-    height, width = features.high_res_s0.shape[1:3]
     blank = jnp.zeros((n, height, width), jnp.float32)
     prompts = Prompts(points, labels, blank, jnp.zeros(n, bool))
     first, distribution = step(prompts, key_first, True)
-    carry = _Carry(points, labels, first.logits, first.prediction, first.terms, first.regularizer)
+    carry = _Carry(points, labels, first.logits, first.prediction, first.terms, first.likelihood, first.regularizer)
     last_regularizer = first.regularizer
 
     def correct(carry: _Carry, index: Array) -> tuple[_Carry, tuple[MaskDistribution, Array]]:
@@ -113,7 +118,8 @@ def interact(
         labels = jax.lax.dynamic_update_slice_in_dim(carry.labels, label[:, None], first_slots + index, axis=1)
         done, distribution = step(Prompts(points, labels, carry.logits, jnp.ones(n, bool)), key_step, False)
         total = jax.tree.map(jnp.add, carry.terms, done.terms)
-        carry = _Carry(points, labels, done.logits, done.prediction, total, carry.regularizer + done.regularizer)
+        likelihood, regularizer = carry.likelihood + done.likelihood, carry.regularizer + done.regularizer
+        carry = _Carry(points, labels, done.logits, done.prediction, total, likelihood, regularizer)
         return carry, (distribution, done.regularizer)
 
     if settings.corrections:  # the last one stands apart: only its distribution is kept
@@ -124,6 +130,7 @@ def interact(
         carry, (distribution, last_regularizer) = correct(carry, jnp.asarray(settings.corrections - 1))
     return Interaction(
         terms=carry.terms,
+        likelihood=carry.likelihood,
         regularizer=carry.regularizer / (settings.corrections + 1),
         last_regularizer=last_regularizer,
         distribution=distribution,
@@ -134,7 +141,13 @@ def interact(
 
 
 def _step(
-    model: SAM2, features: ImageFeatures, truth: Array, prompts: Prompts, key: Array, multimask: bool
+    model: SAM2,
+    features: ImageFeatures,
+    truth: Array,
+    coarse_truth: Array,
+    prompts: Prompts,
+    key: Array,
+    multimask: bool,
 ) -> tuple[_Step, MaskDistribution]:
     """One decoder pass; with `multimask`, objects without a box are judged on tokens 1 to 3."""
     decoded = model.decode(features, prompts)
@@ -155,5 +168,5 @@ def _step(
         coarse = jnp.where(chosen[0], chosen[1], coarse)
         prediction = jnp.where(chosen[0], chosen[2], prediction)
         terms = jax.tree.map(partial(jnp.where, several), several_terms, terms)
-    step = _Step(coarse, prediction, terms, distribution.regularizer())
-    return step, distribution.select(0, 1)
+    single = distribution.select(0, 1)
+    return _Step(coarse, prediction, terms, single.likelihood(coarse_truth), distribution.regularizer()), single

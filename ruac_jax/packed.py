@@ -72,12 +72,13 @@ def write_packed(path: Path, description: str, stored: Mapping[str, np.ndarray])
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(dict(stored), unfinished, metadata={_DESCRIPTION: description})
-        os.replace(unfinished, path)
+        try:
+            save_file(dict(stored), unfinished, metadata={_DESCRIPTION: description})
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot write {path}: {error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def read_description(path: Path) -> str | None:

@@ -32,6 +32,7 @@ from ruac_jax.data.masks import RunLengthMasks
 from ruac_jax.errors import UserError, run_main
 from ruac_jax.evaluation.figures import save_figure
 from ruac_jax.folders import check_output, new_folder
+from ruac_jax.hub import find_checkpoint
 from ruac_jax.picture_files import find_pictures, read_picture
 from ruac_jax.pictures import Row, color_uncertainty, draw_everything, draw_prompted
 from ruac_jax.predictor import Predictor
@@ -53,11 +54,12 @@ def main(argv: Sequence[str]) -> None:
     prompts = _check_prompts(options)
     output = Path(options.output)
     check_output(output, overwrite=options.overwrite, marker=SUMMARY, what="a folder of this command")
-    metadata = load_metadata(options.checkpoint)
+    checkpoint = find_checkpoint(options.checkpoint)
+    metadata = load_metadata(checkpoint)
     pictures = find_pictures(argv[1:])
     for path in pictures.values():
         check_inside(prompts, read_picture(path).shape[:2], str(path))
-    predictor = Predictor.from_checkpoint(options.checkpoint, image_size=options.image_size)
+    predictor = Predictor.from_checkpoint(checkpoint, image_size=options.image_size)
 
     common = {
         "checkpoint": {"path": options.checkpoint, "variant": metadata.variant, "fingerprint": metadata.fingerprint},
@@ -228,7 +230,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def _define_flags() -> None:
-    flags.DEFINE_string("checkpoint", "", "Folder of a converted or trained model.")
+    flags.DEFINE_string("checkpoint", "", "Folder, file or name of a model (docs/checkpoints.md).")
     flags.DEFINE_multi_string("point", [], "x,y of a click on the object, or x,y,0 on the background; repeatable.")
     flags.DEFINE_multi_string("box", [], "x0,y0,x1,y1 around an object; repeatable, one for each object.")
     flags.DEFINE_bool("auto", False, "Segment everything, without prompts.")

@@ -20,7 +20,7 @@ from ruac_jax.sums import SUMS, add_sum
 from ruac_jax.weights import load_model, packed_model, save_packed
 
 LIMIT = 1e-2
-_DOMAINS = ("source", "xray", "thermal")
+_DOMAINS = ("source", "xray", "lowlight")
 _IMAGES = 4  # of each domain
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict
 
-from configs.systems import BENCHMARK
+from configs.systems import BENCHMARK, trained_on
 from ruac_jax.attacks.combined import RUACAttack
 from ruac_jax.config import Config, parse_config
 from ruac_jax.errors import UserError, run_main
@@ -143,12 +143,7 @@ def _benchmark_config(system: str, seed: int) -> ConfigDict:
     if not _TRAIN_ON.value:
         return config
     name, _, split = _TRAIN_ON.value.partition(":")
-    stage = config
-    while stage is not None:
-        stage.data.dataset, stage.data.split, stage.data.data_dir = name, split or "train", _DATA_DIR.value
-        stage.data.augment = True
-        stage = stage.pretrain if stage.get("pretrain") is not None else None
-    return config
+    return trained_on(config, name, split or "train", _DATA_DIR.value)
 
 
 def _attacks(metadata: ModelMetadata) -> dict[str, RUACAttack]:

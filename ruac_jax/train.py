@@ -17,8 +17,10 @@ from ruac_jax.errors import UserError, run_main
 from ruac_jax.evaluation.run import EvaluationSettings, evaluate_model, tabulate
 from ruac_jax.training.loop import train
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config(), see configs/.", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; default: runs/ and the name of the config file.")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "File with get_config(), see configs/; FILE:NAME hands it a name.", lock_config=True
+)
+_WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; default: runs/ and the config's NAME or file name.")
 _MULTIHOST = flags.DEFINE_bool("multihost", False, "Join the processes of a cluster (jax.distributed) before starting.")
 
 
@@ -27,13 +29,14 @@ def main(argv: Sequence[str]) -> None:
     del argv
     if _CONFIG.value is None:
         raise UserError("which configuration? Give --config, e.g. --config configs/quickstart.py")
-    file = Path(config_flags.get_config_filename(flags.FLAGS["config"]))
+    name, _, run = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    file = Path(name)
     if not file.is_file():
         raise UserError(f"no configuration {file}: expected a Python file with get_config(), such as those in configs/")
     config = parse_config(_CONFIG.value)
     if _MULTIHOST.value:
         jax.distributed.initialize()
-    workdir = Path(_WORKDIR.value or Path("runs") / file.stem)
+    workdir = Path(_WORKDIR.value or Path("runs") / (run or file.stem))
     model = train(config, workdir)
     if config.evaluation.datasets and jax.process_index() == 0:
         results = evaluate_model(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
@@ -23,7 +24,8 @@ from safetensors.numpy import load_file, save_file
 from ruac_jax import folders
 from ruac_jax.errors import UserError
 from ruac_jax.folders import new_folder
-from ruac_jax.heads.hypernetwork import HypernetworkHead
+from ruac_jax.heads.evidential import EvidentialHead
+from ruac_jax.heads.hypernetwork import SAM2_PREFIX, HypernetworkHead
 from ruac_jax.heads.weibull import WeibullHead
 from ruac_jax.model import SAM2
 from ruac_jax.packed import pack, read_description, read_packed, unpack, write_packed
@@ -32,7 +34,7 @@ from ruac_jax.sam2.variants import variant
 LeafPath = tuple[str | int, ...]
 
 FORMAT_VERSION = 1
-HEADS = {"hypernetwork": HypernetworkHead, "weibull": WeibullHead}
+HEADS = {"hypernetwork": HypernetworkHead, "weibull": WeibullHead, "evidential": EvidentialHead}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +99,42 @@ class _OneKey(nnx.Rngs):
 
     def params(self) -> jax.Array:
         return self.default.key[...]
+
+
+def replace_head(
+    model: SAM2,
+    metadata: ModelMetadata,
+    carried: Mapping[str, np.ndarray],
+    head_name: str,
+    head_settings: Mapping[str, Any],
+    *,
+    rngs: nnx.Rngs,
+) -> tuple[SAM2, ModelMetadata, dict[str, np.ndarray]]:
+    """Gives a model another kind of head, in place.
+
+    SAM2's own mask head stays where the old and the new kind both contain it; where only the old one does, its tensors
+    are carried along for the way back. All else of the new head is fresh.
+
+    Args:
+      model: the network.
+      metadata: what it is.
+      carried: SAM2 tensors kept beside its parameters.
+      head_name: a key of `HEADS`.
+      head_settings: the new head's own constructor arguments.
+      rngs: for its initial weights.
+
+    Returns:
+      The model, what it is now, and the tensors to keep beside it.
+    """
+    old, new = model.head, HEADS[head_name](variant(metadata.variant).d_model, **head_settings, rngs=rngs)
+    carried = {name: array for name, array in carried.items() if not name.startswith(SAM2_PREFIX)}
+    if isinstance(old, HypernetworkHead):
+        if isinstance(new, HypernetworkHead):
+            new.output_hypernetworks_mlps = old.output_hypernetworks_mlps
+        else:
+            carried |= old.sam2_tensors()
+    model.head = new
+    return model, dataclasses.replace(metadata, head=head_name, head_settings=dict(head_settings)), carried
 
 
 def leaves(model: SAM2) -> dict[LeafPath, Any]:
@@ -174,7 +212,7 @@ def packed_model(model: SAM2) -> tuple[SAM2, dict[str, np.ndarray]]:
     """Rounds a network as a packed file does.
 
     Returns:
-      The rounded network (numpy arrays), and the arrays that such a file stores, by name.
+      The rounded network, and the arrays that such a file stores, by name.
 
     Raises:
       UserError: a parameter is not finite.
@@ -185,7 +223,7 @@ def packed_model(model: SAM2) -> tuple[SAM2, dict[str, np.ndarray]]:
     except ValueError as error:
         raise UserError(f"cannot pack the model: {error}") from error
     rounded = unpack(stored)
-    return with_leaves(model, {path: rounded[_dotted(path)] for path in values}), stored
+    return with_leaves(model, {path: jnp.asarray(rounded[_dotted(path)]) for path in values}), stored
 
 
 def save_packed(

@@ -27,7 +27,7 @@ SHORT = [
 ]
 
 
-def run(module: str, *arguments: str, cwd: Path, timeout: int = 600) -> subprocess.CompletedProcess[str]:
+def run(module: str, *arguments: str, cwd: Path, timeout: int = 1200) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}  # one device, as at home
     command = [sys.executable, "-m", module, *arguments]
     environment |= {"PYTHONPATH": str(ROOT)}
@@ -76,12 +76,15 @@ def test_the_quickstart_trains_resumes_evaluates_and_exports(tmp_path):
 
 
 QUICKSTART = ["--config", str(ROOT / "configs/quickstart.py")]
+SYSTEMS = ROOT / "configs/systems.py"
 RUAC = ["--config", str(ROOT / "configs/ruac.py")]
 MISTAKES = {
     "no config": ("ruac_jax.train", [], "Give --config"),
     "misspelt setting": ("ruac_jax.train", [*QUICKSTART, "--config.loss.rooting=split"], 'Did you mean "routing"'),
     "no such config": ("ruac_jax.train", ["--config=nothing.py"], "no configuration nothing.py"),
     "misspelt choice": ("ruac_jax.train", [*QUICKSTART, "--config.loss.routing=splt"], "did you mean 'split'?"),
+    "misspelt system": ("ruac_jax.train", ["--config", f"{SYSTEMS}:nano/bayess"], "did you mean 'nano/bayes'?"),
+    "system of nothing": ("ruac_jax.train", ["--config", "nothing.py:bayes"], "no configuration nothing.py"),
     "impossible value": ("ruac_jax.train", [*QUICKSTART, "--config.data.batch_size=5"], "data.batch_size"),
     "missing dataset": ("ruac_jax.train", RUAC, "python -m ruac_jax.prepare_data mose"),
     "missing checkpoint": (

@@ -16,7 +16,10 @@ def test_the_page_of_datasets_has_each_in_its_group():
     assert listed == {name: dataset.group for name, dataset in DATASETS.items()}
 
 
-@pytest.mark.parametrize("page", [*sorted(ROOT.glob("docs/*.md")), ROOT / "README.md"], ids=lambda page: page.name)
+PAGES = [*sorted(ROOT.glob("docs/**/*.md")), ROOT / "README.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
     for link in re.findall(r"\]\(([^)#]+)", page.read_text()):
         assert link.startswith("http") or (page.parent / link).exists(), link

@@ -74,6 +74,9 @@ MISTAKES = {
     "no target": (["alignment", *FLAGS, "--datasets=shapes/source"], "name the source domain first"),
     "no spread": (["sampling", *FLAGS, "--checkpoint=plain"], "needs a head whose logits have a spread"),
     "other run": (["parameters", *FLAGS[:2], "--run=run"], "trained the variant 'base_plus'"),
+    "misspelt system": (["shift", "--output=o", "--systems=bayess"], "did you mean 'bayes'?"),
+    "shift nowhere": (["shift", "--seeds=1"], "--output is missing"),
+    "half a benchmark": (["shift", "--output=o", "--train_on=mine"], "--train_on and --datasets"),
     "no run": (["alignment", *FLAGS, "--run=nowhere"], "nowhere: not the folder of a training run"),
 }
 

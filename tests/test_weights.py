@@ -22,6 +22,7 @@ from ruac_jax.weights import (
     load_carried,
     load_metadata,
     load_model,
+    replace_head,
     save_model,
     with_leaves,
 )
@@ -210,8 +211,36 @@ def test_unknown_names_are_user_errors_when_loading(saved, changes, message):
 def test_unknown_head_names_the_nearest():
     with pytest.raises(ValueError, match=r"unknown head 'hypernet'; did you mean 'hypernetwork'\?"):
         create_model("nano", "hypernet", rngs=nnx.Rngs(0))
-    with pytest.raises(ValueError, match="there are hypernetwork, weibull"):
+    with pytest.raises(ValueError, match="there are hypernetwork, weibull, evidential"):
         create_model("nano", "xyz", rngs=nnx.Rngs(0))
+
+
+def replaced(model, head, carried, new):
+    metadata = ModelMetadata("nano", head, {}, source="run")
+    return replace_head(model, metadata, carried, new, {}, rngs=nnx.Rngs(7))
+
+
+@pytest.mark.parametrize(("old", "new"), [("hypernetwork", "evidential"), ("evidential", "hypernetwork")])
+def test_heads_that_contain_sam2_s_own_hand_it_on(old, new):
+    model = create_model("nano", old, rngs=nnx.Rngs(3))
+    before = model.head.sam2_tensors()
+    carried = {"no_obj_ptr": np.ones(1, np.float32)}
+    model, metadata, kept = replaced(model, old, carried, new)
+    assert (metadata.head, metadata.source) == (new, "run")
+    assert kept.keys() == {"no_obj_ptr"}
+    assert leaves(model).keys() == leaves(abstract_model("nano", new)).keys()
+    for name, array in model.head.sam2_tensors().items():
+        np.testing.assert_array_equal(array, before[name], err_msg=name)
+
+
+def test_an_evidential_head_leaves_sam2_s_own_behind_for_the_way_back():
+    model = create_model("nano", "evidential", rngs=nnx.Rngs(3))
+    before = model.head.sam2_tensors()
+    model, metadata, kept = replaced(model, "evidential", {}, "weibull")
+    assert (metadata.head, type(model.head)) == ("weibull", WeibullHead)
+    assert kept.keys() == before.keys()
+    for name, array in kept.items():
+        np.testing.assert_array_equal(array, before[name], err_msg=name)
 
 
 def test_settings_read_from_json_are_hashable():

@@ -54,8 +54,9 @@ class RUACAttack(Attack):
     ) -> AttackOutput:
         """Attacks a batch, in float32, by gradient-reversed parameters; arguments as those of every `Attack`.
 
-        `key` is for dropout in the graph network (None for none) and for the object of the scope "single" (None for the
-        first).
+        `key` is for dropout in the graph network and for the random start (None for neither), and for the object of the
+        scope "single" (None for the first). A random start, as PGD has one, keeps a learned attack from becoming the
+        same few shifts for every image; the graph network sees where each slot starts.
         """
         masks = masks & valid[:, :, None, None]
         image = jax.lax.stop_gradient(image.astype(jnp.float32))
@@ -81,6 +82,10 @@ class RUACAttack(Attack):
         cells = resize(slots.masks[..., None].astype(jnp.float32), embedding.shape[1:3], "area")[..., 0] > 0
         nodes = pool(embedding, cells)
         delta = self.style(nodes, slots.statistics, self.settings.style_epsilon)
+        if self.settings.random_start and key is not None:
+            reach = self.settings.random_start * self.settings.style_epsilon
+            start = jax.random.uniform(jax.random.fold_in(key, 2), delta.shape, minval=-reach, maxval=reach)
+            delta = delta + start
         if self.graph is not None:
             delta = self.graph(delta, nodes, scene_graph(nodes, masks, cells), key)
         return Proposal(restyle(delta, slots, self.settings), flow)

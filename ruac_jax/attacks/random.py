@@ -85,7 +85,7 @@ def random_flow(
       masks: objects.
       grid: cells of the stride-16 map.
       limit: of an offset before its mean over the object is taken away, px.
-      length: mean length over the object's pixels, px, reached where `limit` allows it.
+      length: mean length over the object's pixels, px, but for what is clipped at twice `limit`.
     """
     b, k = masks.shape[:2]
     coarse = tuple(max(2, -(-side // _SMOOTHNESS)) for side in grid)
@@ -94,6 +94,5 @@ def random_flow(
     flow = resize(bounded_flow(raw, masks, limit), masks.shape[2:], "bilinear")
     pixels = jnp.maximum(masks.sum(axis=(2, 3)), 1).astype(jnp.float32)
     mean = jnp.where(masks, jnp.linalg.norm(flow, axis=-1), 0.0).sum(axis=(2, 3)) / pixels
-    longest = jnp.abs(flow).max(axis=(2, 3, 4))
-    scale = jnp.minimum(length / jnp.maximum(mean, 1e-6), 2 * limit / jnp.maximum(longest, 1e-6))
-    return flow * scale[:, :, None, None, None]
+    scaled = flow * (length / jnp.maximum(mean, 1e-6))[:, :, None, None, None]
+    return jnp.clip(scaled, -2 * limit, 2 * limit)

@@ -43,7 +43,6 @@ def load_diffusion(folder: Path, strength: float) -> Stylise:
     try:
         pipeline = diffusers.StableDiffusionImg2ImgPipeline.from_pretrained(
             str(folder),
-            torch_dtype=torch.float16 if device == "cuda" else torch.float32,
             local_files_only=True,
             safety_checker=None,  # it would replace copies by black images
             requires_safety_checker=False,
@@ -52,7 +51,8 @@ def load_diffusion(folder: Path, strength: float) -> Stylise:
         line = " ".join(str(error).split())
         raise UserError(f"--model {folder} cannot be opened as Stable Diffusion: {line:.300}") from error
     pipeline.set_progress_bar_config(disable=True)
-    return by_pipeline(pipeline.to(device), lambda seed: torch.Generator("cpu").manual_seed(seed), strength)
+    pipeline.to(device, torch.float16 if device == "cuda" else torch.float32)
+    return by_pipeline(pipeline, lambda seed: torch.Generator("cpu").manual_seed(seed), strength)
 
 
 def check_checkpoint(folder: Path) -> None:

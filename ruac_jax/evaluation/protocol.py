@@ -67,6 +67,7 @@ def evaluate_source(
     name: str = "",
     drawn: frozenset[int] = frozenset(),
     draw: Callable[[Example], None] | None = None,
+    in_turn: bool = False,
 ) -> DatasetState:
     """Evaluates records of a source, with a progress bar.
 
@@ -78,6 +79,7 @@ def evaluate_source(
       name: shown beside the progress bar.
       drawn: of `indices`, those to hand to `draw`.
       draw: called with each of these that has objects.
+      in_turn: one image after the other, for a method that remembers.
 
     Returns:
       The state of the metrics; the same to the last bit for any number of devices and any order.
@@ -93,7 +95,7 @@ def evaluate_source(
 
     state = DatasetState()
     tasks = zip(chosen, itertools.cycle(predictors), strict=False)
-    results = map_in_threads(evaluate, tasks, _THREADS_PER_DEVICE * len(predictors))
+    results = map_in_threads(evaluate, tasks, 1 if in_turn else _THREADS_PER_DEVICE * len(predictors))
     for image_state, example in tqdm(results, name or None, len(chosen), unit="image", leave=False, dynamic_ncols=True):
         state = state.merge(image_state)
         if example is not None and draw is not None:

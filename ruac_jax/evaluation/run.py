@@ -26,6 +26,7 @@ from ruac_jax.data.record import ClipSource, Source
 from ruac_jax.data.shapes import SOURCE, TARGETS
 from ruac_jax.data.sources import GENERATED, load_source
 from ruac_jax.errors import UserError
+from ruac_jax.evaluation.adaptation import AdaptedPredictor
 from ruac_jax.evaluation.figures import draw_domain_bars, draw_examples, draw_reliability, draw_risk_coverage
 from ruac_jax.evaluation.metrics.temperature import TemperatureState
 from ruac_jax.evaluation.prediction import Predictor
@@ -35,6 +36,7 @@ from ruac_jax.evaluation.report import SOURCE_GROUP, format_table, write_results
 from ruac_jax.evaluation.state import DatasetState
 from ruac_jax.evaluation.store import Identity, load_identity, load_state, save_state
 from ruac_jax.evaluation.trivial import DiskPredictor, mean_area_share
+from ruac_jax.model import SAM2
 from ruac_jax.sam2.variants import variant
 from ruac_jax.weights import load_model
 
@@ -64,6 +66,8 @@ class EvaluationSettings:
       data_dir: where prepared datasets lie.
       pictures: example images drawn of each dataset.
       shard: (i, n): do the i-th of n shares, counted from 0.
+      adaptation: "uctta" adapts the network to each image while it is evaluated (`AdaptedPredictor`), on one device in
+        one share; every dataset starts from the saved weights.
       replace: compute anew what another evaluation left in the output folder, instead of refusing.
     """
 
@@ -75,6 +79,7 @@ class EvaluationSettings:
     data_dir: str = "datasets"
     pictures: int = 3
     shard: tuple[int, int] = (0, 1)
+    adaptation: Literal["none", "uctta"] = "none"
     replace: bool = False
 
 
@@ -122,8 +127,15 @@ def evaluate_model(
       The figures of each dataset; None where other shares are not done yet.
 
     Raises:
-      UserError: no model there, no such dataset, or `output` holds another evaluation.
+      UserError: no model there, no such dataset, `output` holds another evaluation, or test-time adaptation on several
+        devices, in several shares or of another head than SAM2's.
     """
+    devices = list(devices or jax.local_devices())
+    if settings.adaptation != "none" and (len(devices) > 1 or settings.shard[1] > 1):
+        raise UserError(
+            f"test-time adaptation goes from image to image: it needs one device and one share, there are "
+            f"{len(devices)} devices and {settings.shard[1]} shares; say --devices 1 and leave --shard out"
+        )
     model, metadata = load_model(checkpoint)
     size = settings.image_size or variant(metadata.variant).image_size
     subjects = [open_subject(name, settings, size) for name in expand_names(names)]
@@ -134,10 +146,7 @@ def evaluate_model(
     ]
     open_tasks = _unfinished(tasks, settings)
     most = max((len(task.subject.indices) for task in open_tasks), default=0)
-    predictors = [
-        ModelPredictor(model, size, uncertainty=settings.uncertainty, device=device)
-        for device in (devices or jax.local_devices())[: max(most, 1)]
-    ]
+    predictors = [_predictor(model, size, settings, device) for device in devices[: max(most, 1)]]
     for task in open_tasks:
         save_state(task.files[settings.shard[0]], _evaluate(task, predictors, size, output, settings), task.identity)
     missing = sum(not file.is_file() for task in tasks for file in task.files)
@@ -184,6 +193,12 @@ def open_subject(name: str, settings: EvaluationSettings, size: int) -> Subject:
     return Subject(name, split, source, indices)
 
 
+def _predictor(model: SAM2, size: int, settings: EvaluationSettings, device: jax.Device) -> Predictor:
+    if settings.adaptation == "uctta":
+        return AdaptedPredictor(model, size, device=device)
+    return ModelPredictor(model, size, uncertainty=settings.uncertainty, device=device)
+
+
 def _task(
     subject: Subject, method: str, fingerprint: str, size: int, output: Path, settings: EvaluationSettings
 ) -> _Task:
@@ -197,6 +212,7 @@ def _task(
         "image_size": size,
         "protocol": dataclasses.asdict(settings.protocol),
         "uncertainty": dataclasses.asdict(settings.uncertainty),
+        "adaptation": settings.adaptation,
         "ruac_jax": version("ruac_jax"),
     }
     name = _file_name(subject.name if method == _MODEL else f"{subject.name}-{method}")
@@ -225,6 +241,9 @@ def _evaluate(
     task: _Task, predictors: Sequence[Predictor], size: int, output: Path, settings: EvaluationSettings
 ) -> DatasetState:
     subject, (share, shares) = task.subject, settings.shard
+    for predictor in predictors:
+        if isinstance(predictor, AdaptedPredictor):
+            predictor.reset()
     if task.method == _DISK:
         predictors = [DiskPredictor(mean_area_share(subject.source), size)]
     places = np.linspace(0, len(subject.indices) - 1, min(settings.pictures, len(subject.indices))).round().astype(int)
@@ -238,6 +257,7 @@ def _evaluate(
         name=subject.name if task.method == _MODEL else task.method,
         drawn=frozenset(drawn),
         draw=lambda example: draw_examples([example], folder / f"{_file_name(example.image_id)}.png"),
+        in_turn=settings.adaptation != "none",
     )
 
 

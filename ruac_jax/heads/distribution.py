@@ -66,6 +66,13 @@ class MaskDistribution(Protocol):
     def regularizer(self) -> Float[Array, "n"]:
         """Divergence from the prior per object, not weighted; 0 where a head has none."""
 
+    def likelihood(self, truth: Float[Array, "n h w"]) -> Float[Array, "n"]:
+        """A loss of the head's own per object, in nats: how unlikely it thinks the truth; 0 where a head has none.
+
+        Args:
+          truth: share of each cell that the object covers, in [0, 1], at stride 4.
+        """
+
     def diagnostics(self) -> dict[str, Float[Array, ""]]:
         """What a run should log about the state of the head, by name."""
 

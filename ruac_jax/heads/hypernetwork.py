@@ -63,6 +63,10 @@ class PointMass:
         """Zeros."""
         return jnp.zeros(self.logits.shape[0], self.logits.dtype)
 
+    def likelihood(self, truth: Float[Array, "n h w"]) -> Float[Array, "n"]:
+        """Zeros."""
+        return jnp.zeros(self.logits.shape[0], self.logits.dtype)
+
     def diagnostics(self) -> dict[str, Float[Array, ""]]:
         """Nothing."""
         return {}

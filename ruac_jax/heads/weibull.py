@@ -124,6 +124,10 @@ class WeibullLogits:
 
         return divergence(self.pixel_mean, self.pixel_kappa) + divergence(self.token_mean, self.token_kappa)
 
+    def likelihood(self, truth: Float[Array, "n h w"]) -> Float[Array, "n"]:
+        """Zeros."""
+        return jnp.zeros(truth.shape[0], jnp.float32)
+
     def diagnostics(self) -> dict[str, Float[Array, ""]]:
         """Shares of kappa at its lower and upper clamp, where its gradient ends; mean of both streams' shares."""
         low, high = self.kappa_range

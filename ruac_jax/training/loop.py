@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from flax import nnx
 from tqdm import tqdm
 
+from ruac_jax.adapters.lora import add_lora, merge_lora
 from ruac_jax.config import Config
 from ruac_jax.data.sources import training_batches
 from ruac_jax.errors import UserError
-from ruac_jax.heads.hypernetwork import SAM2_PREFIX, HypernetworkHead
 from ruac_jax.model import SAM2
 from ruac_jax.sam2.variants import variant
 from ruac_jax.training.checkpoint import RunCheckpoints
@@ -25,7 +25,15 @@ from ruac_jax.training.pictures import draw_snapshot, make_snapshot
 from ruac_jax.training.state import TrainState, init_state
 from ruac_jax.training.step import data_mesh, make_step, micro_batches, replicated, shard_batch
 from ruac_jax.training.system import System, cast_for_compute, create_attack, merge_system, split_system
-from ruac_jax.weights import HEADS, ModelMetadata, create_model, fingerprint, load_carried, load_model, save_model
+from ruac_jax.weights import (
+    ModelMetadata,
+    create_model,
+    fingerprint,
+    load_carried,
+    load_model,
+    replace_head,
+    save_model,
+)
 
 
 class Stretch(NamedTuple):
@@ -51,8 +59,8 @@ def initial_model(config: Config, weights: Path | None) -> tuple[SAM2, ModelMeta
     """The network a run starts from.
 
     Args:
-      config: settings; a checkpoint with another head gets a fresh one of the kind that `model.head` names. Kappa's
-        range and the prior are always taken from here.
+      config: settings; a checkpoint with another head gets one of the kind that `model.head` names, fresh but for what
+        both contain of SAM2's own (`weights.replace_head`). Kappa's range and the prior are always taken from here.
       weights: folder of a converted or trained model; None: random weights.
 
     Returns:
@@ -82,11 +90,7 @@ def initial_model(config: Config, weights: Path | None) -> tuple[SAM2, ModelMeta
         for name, value in head.items():
             setattr(model.head, name, value)
         return model, dataclasses.replace(metadata, head_settings=metadata.head_settings | head), carried
-    carried = {name: array for name, array in carried.items() if not name.startswith(SAM2_PREFIX)}
-    if isinstance(model.head, HypernetworkHead):
-        carried |= model.head.sam2_tensors()
-    model.head = HEADS[settings.head](variant(settings.variant).d_model, **head, rngs=rngs)
-    return model, dataclasses.replace(metadata, head=settings.head, head_settings=head), carried
+    return replace_head(model, metadata, carried, settings.head, head, rngs=rngs)
 
 
 def train(config: Config, workdir: Path) -> Path:
@@ -123,6 +127,8 @@ def train(config: Config, workdir: Path) -> Path:
         )
     plan = stretches(config, steps_per_epoch)
     model, metadata, carried = initial_model(config, weights)
+    if config.model.lora_rank:
+        add_lora(model, config.model.lora_rank, rngs=nnx.Rngs(config.seed + 2))
     attack = create_attack(config, variant(config.model.variant).d_model, nnx.Rngs(config.seed + 1))
     graph, params, frozen = split_system(System(model, attack), config.optimizer)
 
@@ -174,7 +180,7 @@ def train(config: Config, workdir: Path) -> Path:
                 if done % config.runtime.checkpoint_every == 0 or done == stop:
                     checkpoints.save(done, state, data.get_state())
     if not finished.exists():
-        trained = merge_system(graph, jax.device_get(state.params), frozen).model
+        trained = merge_lora(merge_system(graph, jax.device_get(state.params), frozen).model)
         save_model(finished, trained, dataclasses.replace(metadata, source=workdir.name, source_sha256=None), carried)
     return finished
 

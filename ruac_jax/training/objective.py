@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
+from ruac_jax.adapters.lora import set_dropout_key
 from ruac_jax.config import Config, LossConfig
 from ruac_jax.functional.losses import SegmentationTerms, calibration_terms
 from ruac_jax.functional.resize import resize
@@ -18,6 +19,7 @@ from ruac_jax.functional.warp import move_points
 from ruac_jax.interaction import Interaction, interact, repeat_for_objects
 from ruac_jax.model import normalize_image
 from ruac_jax.prompt_sampling import draw_initial_prompts, move_initial_prompts
+from ruac_jax.sam2.neck import Levels
 from ruac_jax.training.groups import Group
 from ruac_jax.training.system import System, cast_for_compute, merge_system
 from ruac_jax.training.victim import decoder_loss
@@ -99,7 +101,13 @@ def objective(
     def total(x: Float[Array, "n"]) -> Float[Array, ""]:
         return jnp.where(valid, x, 0.0).sum()
 
-    features = model.project(model.backbone(image.astype(dtype)))
+    key_dropout = jax.random.fold_in(key, 5)  # apart from the five above, which adapters leave as they are
+
+    def backbone(image: Array, branch: int) -> Levels:
+        set_dropout_key(model, jax.random.fold_in(key_dropout, branch))
+        return model.backbone(image.astype(dtype))
+
+    features = model.project(backbone(image, 0))
     points, labels = draw_initial_prompts(key_prompts, truth, config.interaction)
 
     def run(features: Any, truth: Array, points: Array, key: Array) -> Interaction:
@@ -109,9 +117,10 @@ def objective(
         )
 
     clean = run(features, truth, points, key_clean)
-    segmentation = total(weighted_segmentation(clean.terms, weights))
+    likelihood = total(clean.likelihood)
+    segmentation = total(weighted_segmentation(clean.terms, weights)) + likelihood
     sums = {f"clean/{name}": total(value) for name, value in clean.terms._asdict().items()}
-    sums |= {"clean/segmentation": segmentation, "clean/kl": total(clean.regularizer)}
+    sums |= {"clean/likelihood": likelihood, "clean/segmentation": segmentation, "clean/kl": total(clean.regularizer)}
     objects = valid.sum().astype(jnp.float32)
     sums |= {f"head/{name}": value * objects for name, value in clean.distribution.diagnostics().items()}
     kl = weights.kl * weights.kl_stream * sums["clean/kl"] if phase.kl else jnp.zeros(())
@@ -131,7 +140,7 @@ def objective(
     slots = (*batch.valid.shape, *points.shape[1:])
     moved = move_points(points.reshape(slots), attack.flow).reshape(points.shape)
     moved = move_initial_prompts(key_moved, moved, labels, moved_truth)
-    levels = system.attack.perturb(model.backbone(attack.image.astype(dtype)), jax.random.fold_in(key_attack, 0))
+    levels = system.attack.perturb(backbone(attack.image, 1), jax.random.fold_in(key_attack, 0))
     harder = run(model.project(levels), moved_truth, moved, key_adversarial)
 
     uncertainty = harder.distribution.uncertainty("analytic", mode=weights.variance)[:, 0]
@@ -139,11 +148,13 @@ def objective(
     coarse_truth = resize(moved_truth[..., None].astype(jnp.float32), logits.shape[1:], "area")[..., 0] >= 0.5
     calibration = calibration_terms(logits, coarse_truth, uncertainty)
 
-    adversarial = total(weighted_segmentation(harder.terms, weights))
+    adversarial_likelihood = total(harder.likelihood)
+    adversarial = total(weighted_segmentation(harder.terms, weights)) + adversarial_likelihood
     error, spread = total(calibration.error), total(calibration.uncertainty)
     adversarial_kl = total(harder.last_regularizer)
     sums |= {f"adversarial/{name}": total(value) for name, value in harder.terms._asdict().items()}
     sums |= {"adversarial/segmentation": adversarial, "adversarial/kl": adversarial_kl}
+    sums |= {"adversarial/likelihood": adversarial_likelihood}
     sums |= {"adversarial/calibration_error": error, "adversarial/calibration_uncertainty": spread}
     sums |= {f"attack/{name}": value * objects for name, value in attack.metrics.items()}
 

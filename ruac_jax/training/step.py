@@ -132,6 +132,7 @@ def _weighted(sums: Sums, config: Config, phase: Phase) -> Sums:
         "dice": weights.dice,
         "iou": weights.iou,
         "object": weights.object_score,
+        "likelihood": 1.0,
         "kl": weights.kl * weights.kl_stream if phase.kl else 0.0,
         "calibration_error": weights.calibration,
         "calibration_uncertainty": weights.calibration,

@@ -61,7 +61,8 @@ def cast_for_compute(trainable: dict[Group, Any], frozen: Any, dtype: jnp.dtype)
     def cast_tree(tree: Any) -> Any:
         return jax.tree_util.tree_map_with_path(cast, tree)
 
-    return {g: cast_tree(p) if g in ("encoder", "decoder") else p for g, p in trainable.items()}, cast_tree(frozen)
+    network = ("encoder", "adapter", "decoder")
+    return {g: cast_tree(p) if g in network else p for g, p in trainable.items()}, cast_tree(frozen)
 
 
 def _insert(target: dict[Any, Any], source: dict[Any, Any]) -> None:

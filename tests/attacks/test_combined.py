@@ -290,6 +290,18 @@ def test_metrics_by_their_definition(memory_encoder):
     np.testing.assert_allclose(got.metrics["flow_px_max"], length.max(), rtol=1e-6)
 
 
+def test_a_random_start_spreads_shifts_evenly_over_its_share_of_the_budget(memory_encoder):
+    settings = dataclasses.replace(STRONG, graph=False, deformation=False, random_start=0.5)
+    attack, (embedding, image, masks, valid) = make(settings, scale=None), scene()
+    masks = masks & valid[:, :, None, None]
+    propose = jax.jit(lambda key: attack.propose(embedding, image, masks, memory_encoder, key).style.delta[0, 0, :3])
+    learned = attack.propose(embedding, image, masks, memory_encoder, None).style.delta[0, 0, :3]
+    drawn = np.stack([propose(key) for key in jax.random.split(jax.random.key(0), 200)]) - np.asarray(learned)
+    assert np.abs(drawn).max() <= 0.5 + 1e-6
+    np.testing.assert_allclose(drawn.mean(axis=0), 0, atol=0.08)  # four standard errors
+    np.testing.assert_allclose(drawn.std(axis=0), 0.5 / np.sqrt(3), atol=0.04)
+
+
 def test_parts_must_fit_together():
     with pytest.raises(ValueError, match="style"):
         RUACAttack(None, None, None, STRONG)

@@ -3,8 +3,9 @@ import dataclasses
 import pytest
 
 from configs import ruac
-from configs.systems import BENCHMARK, NANO_STEPS, NANO_SYSTEMS, SYSTEMS, get_config, nano
+from configs.systems import BENCHMARK, NANO_STEPS, NANO_SYSTEMS, SYSTEMS, get_config, nano, trained_on
 from ruac_jax.config import parse_config
+from ruac_jax.errors import UserError
 from ruac_jax.training.loop import stretches
 
 
@@ -49,6 +50,18 @@ def test_a_seed_reaches_every_part():
     assert parse_config(BENCHMARK["sam2"](2)) == config.pretrain.pretrain
 
 
+@pytest.mark.parametrize("system", ["ours", "sam2"])
+def test_another_dataset_is_what_all_but_the_first_base_is_trained_on(system):
+    config = parse_config(trained_on(BENCHMARK[system](1), "mine", "all", "folder"))
+    stages = [config]
+    while stages[-1].pretrain is not None:
+        stages.append(stages[-1].pretrain)
+    assert [stage.data.dataset for stage in stages] == ["mine"] * (len(stages) - 1) + ["shapes/source"]
+    assert {(stage.data.split, stage.data.data_dir) for stage in stages[:-1]} == {("all", "folder")}
+    assert stages[-1] == parse_config(BENCHMARK["sam2"](1))
+    assert stages[-2].optimizer.encoder > 0
+
+
 def test_a_wrong_name_is_told_the_nearest():
-    with pytest.raises(ValueError, match="did you mean 'nano/ruac'"):
+    with pytest.raises(UserError, match="did you mean 'nano/ruac'"):
         get_config("nano/ruca")

@@ -8,7 +8,7 @@ from convert.sam2_to_flax import convert_file
 from ruac_jax.errors import UserError
 
 
-@pytest.mark.parametrize("head", ["hypernetwork", "weibull"])
+@pytest.mark.parametrize("head", ["hypernetwork", "weibull", "evidential"])
 @pytest.mark.parametrize("version", [None, "2.0", "2.1"])
 def test_round_trip_is_bitwise_equal(tmp_path, nano_tensors, head, version):
     tensors = nano_tensors(head, version)

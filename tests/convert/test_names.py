@@ -83,7 +83,14 @@ def test_weibull_head_goes_where_the_published_one_is():
     )
 
 
-@pytest.mark.parametrize("head", ["hypernetwork", "weibull"])
+def test_evidential_head_stands_beside_sam2_s_own():
+    found = entry(("head", "ur_ern_head", "kernel"), (1, 1, 32, 4))
+    assert (found.torch_name, found.torch_shape) == ("sam_mask_decoder.ur_ern_head.weight", (4, 32, 1, 1))
+    found = entry(("head", "output_hypernetworks_mlps", 2, "layers", 0, "bias"), (256,))
+    assert found.torch_name == "sam_mask_decoder.output_hypernetworks_mlps.2.layers.0.bias"
+
+
+@pytest.mark.parametrize("head", ["hypernetwork", "weibull", "evidential"])
 def test_there_and_back_is_the_identity_for_every_leaf(head, entries, rng):
     for found in entries("nano", head).values():
         array = rng.standard_normal(found.torch_shape, np.float32)

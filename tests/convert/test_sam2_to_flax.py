@@ -31,7 +31,9 @@ def assert_nothing_written(folder: Path):
     assert [path.name for path in folder.iterdir()] == ["source.safetensors"]
 
 
-@pytest.mark.parametrize(("head", "version"), [("hypernetwork", "2.1"), ("hypernetwork", "2.0"), ("weibull", None)])
+@pytest.mark.parametrize(
+    ("head", "version"), [("hypernetwork", "2.1"), ("hypernetwork", "2.0"), ("weibull", None), ("evidential", "2.1")]
+)
 def test_every_value_arrives(checkpoint, tmp_path, entries, head, version):
     path, tensors = checkpoint(head=head, version=version)
     metadata = convert_file(path, tmp_path / "model")
@@ -150,6 +152,12 @@ def test_ambiguous_head_is_refused(nano_tensors):
 def test_half_of_a_carried_head_is_an_error(nano_tensors):
     tensors = nano_tensors("weibull") | {f"{HYPERNETWORK_PREFIX}0.layers.0.bias": np.ones(128, np.float32)}
     with pytest.raises(UserError, match=r"23 tensors do not fit SAM2:\n  missing: \S+output_hypernetworks_mlps"):
+        convert_tensors(tensors)
+
+
+def test_two_heads_in_one_file_are_refused(nano_tensors):
+    tensors = nano_tensors("weibull") | nano_tensors("evidential")
+    with pytest.raises(UserError, match=r"2 tensors do not fit SAM2:\n  unexpected: \S+ur_ern_head\.bias"):
         convert_tensors(tensors)
 
 

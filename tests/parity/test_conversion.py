@@ -132,7 +132,7 @@ def small_reference(monkeypatch):
     monkeypatch.setattr(verify, "_reference", build)
 
 
-@pytest.mark.parametrize("head", ["hypernetwork", "weibull"])
+@pytest.mark.parametrize("head", ["hypernetwork", "weibull", "evidential"])
 def test_verification_passes_on_a_true_conversion(tmp_path, capsys, small_reference, head):
     save_file(random_checkpoint("reduced", head), tmp_path / "x.safetensors")
     convert_file(tmp_path / "x.safetensors", tmp_path / "model", verify=True)

@@ -100,15 +100,23 @@ def compare(ours, reference, arguments):
     return answers[0]
 
 
-@pytest.mark.parametrize(("name", "multimask"), [*((name, True) for name in SIZES), ("wide", False), ("tiny", False)])
+@pytest.mark.parametrize(
+    ("name", "multimask"),
+    [
+        pytest.param("wide", True, marks=pytest.mark.slow),
+        *((name, True) for name in SIZES if name != "wide"),
+        ("wide", False),
+        ("tiny", False),
+    ],
+)
 def test_every_kind_of_prompt(name, multimask):
     image = picture(SIZES[name])
     reference, (_, ours) = theirs(), networks()
     reference.set_image(image)
     ours.set_image(image)
     kinds = prompts(SIZES[name])
-    if name != "wide":
-        kinds = {kind: kinds[kind] for kind in ("points", "boxes", "fractions")}
+    if (name, multimask) != ("wide", True):  # the others share their compilations
+        kinds = {kind: kinds[kind] for kind in ("points", "boxes", "mask", "fractions")}
     for arguments in kinds.values():
         compare(ours.predict, reference.predict, arguments | {"multimask_output": multimask})
 

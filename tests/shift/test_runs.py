@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import pytest
 
 from configs.systems import nano
@@ -45,7 +46,7 @@ def study(tmp_path_factory):
 
     def watched_evaluation(model, *arguments, **settings):
         calls.append(("evaluate", model.parent.name))
-        return evaluate_model(model, *arguments, **settings)
+        return evaluate_model(model, *arguments, **(settings | {"devices": jax.local_devices()[:1]}))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "train", watched_train)
@@ -91,7 +92,7 @@ def test_an_outcome_of_other_settings_does_not_count(study):
     assert load_outcome(folder / "nothing.json", identity(entry, NAMES, 2)) is None
     (folder / "broken.json").write_text("{")
     assert load_outcome(folder / "broken.json", identity(entry, NAMES, 2)) is None
-    assert json.loads((folder / "ours.json").read_text())["identity"]["config"]["attack"]["style_epsilon"] == 0.5
+    assert json.loads((folder / "ours.json").read_text())["identity"]["config"]["attack"]["style_epsilon"] == 1.0
 
 
 def test_the_report_hides_held_out_domains_until_asked(tmp_path):

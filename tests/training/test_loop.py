@@ -70,6 +70,20 @@ def test_a_replaced_head_is_kept_for_the_way_back(small_run, tmp_path):
     assert (metadata.head, carried) == ("hypernetwork", {})
 
 
+def test_an_evidential_head_starts_from_sam2_s_own(small_run, tmp_path):
+    sam2 = create_model("nano", "hypernetwork", rngs=nnx.Rngs(3))
+    save_model(tmp_path / "sam2", sam2, ModelMetadata("nano", "hypernetwork"))
+    config = dataclasses.replace(small_run, model=dataclasses.replace(small_run.model, head="evidential"))
+    model, metadata, carried = initial_model(config, tmp_path / "sam2")
+    assert (metadata.head, metadata.head_settings, carried) == ("evidential", {}, {})
+    save_model(tmp_path / "ur_ern", model, metadata, carried)
+    before, after = sam2_tensors(tmp_path / "sam2"), sam2_tensors(tmp_path / "ur_ern")
+    added = {f"sam_mask_decoder.ur_ern_head.{part}" for part in ("weight", "bias")}
+    assert after.keys() - before.keys() == added
+    for name, array in before.items():
+        np.testing.assert_array_equal(after[name], array, err_msg=name)
+
+
 def test_kappa_and_prior_come_from_the_settings(small_run, tmp_path):
     save_model(tmp_path / "m", create_model("nano", "weibull", rngs=nnx.Rngs(0)), ModelMetadata("nano", "weibull"))
     settings = dataclasses.replace(small_run.model, kappa_min=0.5, kappa_max=50.0, prior_rate=2.0)

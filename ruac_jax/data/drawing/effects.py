@@ -23,19 +23,19 @@ def low_light(image: Picture, rng: np.random.Generator) -> Picture:
 
 
 def fog(image: Picture, rng: np.random.Generator) -> Picture:
-    """Drifting fog: a pale veil that lets 12 to 45 % through, and a blurred view."""
+    """Drifting fog: a pale veil that lets 25 to 75 % through, and a blurred view."""
     size = image.shape[0]
-    blurred = blur(image, rng.uniform(1.2, 2.4))
-    through = rng.uniform(0.16, 0.3) * (1 + 0.5 * fractal(rng, (size, size), 2, 3))
+    blurred = blur(image, rng.uniform(0.8, 1.6))
+    through = rng.uniform(0.35, 0.6) * (1 + 0.5 * fractal(rng, (size, size), 2, 3))
     veil = hsv(rng.uniform(0.5, 0.65), rng.uniform(0.02, 0.12), rng.uniform(0.68, 0.85))
-    through = np.clip(through, 0.12, 0.45)[..., None]
+    through = np.clip(through, 0.25, 0.75)[..., None]
     return clean(blurred * through + veil * (1 - through), rng)
 
 
 def underwater(image: Picture, rng: np.random.Generator) -> Picture:
     """Murky water: red is swallowed, a green-blue veil, rippling light and drifting particles."""
     size = image.shape[0]
-    depth = rng.uniform(0.6, 1.0) * (1 + 0.25 * fractal(rng, (size, size), 2, 2))[..., None]
+    depth = rng.uniform(0.25, 0.55) * (1 + 0.25 * fractal(rng, (size, size), 2, 2))[..., None]
     through = np.exp(-depth * np.array([2.3, 0.75, 0.85], np.float32))
     veil = hsv(rng.uniform(0.42, 0.53), rng.uniform(0.55, 0.8), rng.uniform(0.35, 0.55))
     ripple = np.abs(fractal(rng, (size, size), 7, 2))

@@ -57,7 +57,7 @@ def study_sampling(model: SAM2, image_size: int, subjects: Sequence[Subject], dr
       UserError: the head has no spread, or a record cannot be used.
     """
     if isinstance(model.head, HypernetworkHead):
-        raise UserError("sampling needs a head whose logits have a spread, and the checkpoint holds SAM2's own head")
+        raise UserError("sampling needs a head whose logits have a spread, and the checkpoint's has none")
     predictor = SpreadPredictor(model, image_size, sorted({*SAMPLES, draws // 2, draws}))
     methods = [*dict.fromkeys(map(str, (*SAMPLES, draws))), *VARIANCES]
     sweep: dict[str, dict[str, dict[str, int | float | None]]] = {}

@@ -1,0 +1,76 @@
+"""Puts DAVIS-2016 frames and COCO128-seg photos into two COCO datasets, `train` and `validation`.
+
+`python docs/results/make_real_source.py --data SAMPLES --output DIR`; SAMPLES holds `davis2016_val` (JPEGImages and
+Annotations in 480p) and `coco128_seg` (images, and labels in YOLO's format: class and polygon per line, in fractions).
+Every fourth DAVIS sequence and every fifth photo is for validation.
+"""
+
+import argparse
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco
+
+MIN_AREA = 64  # px: smaller polygons are dropped
+
+
+def davis(folder: Path) -> Iterator[tuple[bool, Path, list[np.ndarray]]]:
+    """(for validation, image, masks) of every frame."""
+    for number, sequence in enumerate(sorted((folder / "JPEGImages/480p").iterdir())):
+        for image in sorted(sequence.glob("*.jpg")):
+            mask = np.asarray(
+                Image.open(folder / "Annotations/480p" / sequence.name / f"{image.stem}.png").convert("L")
+            )
+            yield number % 4 == 3, image, [mask > 127]
+
+
+def coco128(folder: Path) -> Iterator[tuple[bool, Path, list[np.ndarray]]]:
+    """(for validation, image, masks) of every photo."""
+    for number, image in enumerate(sorted((folder / "images/train2017").glob("*.jpg"))):
+        width, height = Image.open(image).size
+        label = folder / "labels/train2017" / f"{image.stem}.txt"
+        masks = []
+        for line in label.read_text().splitlines() if label.exists() else []:
+            points = np.array(line.split()[1:], float).reshape(-1, 2) * (width, height)
+            if len(points) >= 3:
+                masks.append(coco.decode(coco.frPyObjects([points.ravel().tolist()], height, width)[0]) > 0)
+        yield number % 5 == 4, image, [mask for mask in masks if mask.sum() >= MIN_AREA]
+
+
+def main() -> None:
+    """Writes both datasets."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    options = parser.parse_args()
+    splits = {name: {"images": [], "annotations": [], "categories": [{"id": 1, "name": "object"}]} for name in SPLITS}
+    for prefix, frames in (
+        ("davis", davis(options.data / "davis2016_val")),
+        ("coco", coco128(options.data / "coco128_seg")),
+    ):
+        for validation, image, masks in frames:
+            name = SPLITS[validation]
+            content, number = splits[name], len(splits[name]["images"]) + 1
+            file = f"{prefix}-{image.parent.name}-{image.name}"
+            (options.output / name / "images").mkdir(parents=True, exist_ok=True)
+            shutil.copy(image, options.output / name / "images" / file)
+            width, height = Image.open(image).size
+            content["images"].append({"id": number, "file_name": file, "width": width, "height": height})
+            for mask in masks:
+                runs = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+                runs["counts"] = runs["counts"].decode()
+                annotation = {"id": len(content["annotations"]) + 1, "image_id": number, "category_id": 1, "iscrowd": 0}
+                content["annotations"].append({**annotation, "area": int(mask.sum()), "segmentation": runs})
+    for name, content in splits.items():
+        (options.output / name / "annotations.json").write_text(json.dumps(content))
+        print(f"{name}: {len(content['images'])} images, {len(content['annotations'])} objects")
+
+
+SPLITS = ("train", "validation")
+
+if __name__ == "__main__":
+    main()
