@@ -71,8 +71,9 @@ def load_models(names: Sequence[str]) -> list[SharedModel]:
 
 
 def _titles(paths: Sequence[Path]) -> list[str]:
-    """Ends of the paths; RUN/model, as training names them, is called RUN."""
+    """Ends of the paths; RUN/model, as training names them, is called RUN, and files lose their ending."""
     runs = [path.parent if path.name == "model" else path for path in map(Path.resolve, paths)]
+    runs = [path.with_suffix("") if path.is_file() else path for path in runs]
     return short_names(runs if len(set(runs)) == len(runs) else paths)
 
 
