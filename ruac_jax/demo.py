@@ -6,6 +6,7 @@ Needs the `demo` extra. The page works without a network.
 """
 
 import importlib.util
+import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -94,12 +95,16 @@ def start(models: Sequence[SharedModel], *, port: int, share: bool = False) -> N
     """
     from ruac_jax import demo_page  # Gradio is an extra
 
+    # Gradio looks for its own page before it goes on: not by way of a proxy ...
+    for name in ("no_proxy", "NO_PROXY"):
+        os.environ[name] = ",".join([*filter(None, [os.environ.get(name)]), _HOST])
     demo_page.build(models).launch(
         server_name=_HOST,
         server_port=port,
         share=share,
         show_error=True,
         ssr_mode=False,
+        _frontend=False,  # ... and it gives up where a busy machine takes three seconds to answer, but for this
         footer_links=[],
         theme=demo_page.theme(),
         css=demo_page.STYLE,
