@@ -6,6 +6,8 @@ Needs the `demo` extra. The page works without a network.
 """
 
 import importlib.util
+import os
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,10 +37,21 @@ def main(argv: Sequence[str]) -> None:
         raise UserError("the page needs Gradio, which is not installed: pip install 'ruac_jax[demo]' (or gradio)")
     if not options.checkpoint and _DEFAULT not in shipped_names():
         raise UserError("--checkpoint is missing: a folder or file of a converted or trained model")
+    _check_port(options.port)
     models = load_models([options.checkpoint or _DEFAULT, *([options.compare] if options.compare else [])])
     print("compiling, so that the first click is answered at once ...")
     warm_up(models)
     start(models, port=options.port, share=options.share == "yes")
+
+
+def _check_port(port: int) -> None:
+    """Finds out before anything is computed."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError as error:
+            raise UserError(f"--port {port}: cannot be used ({error.strerror}); choose another") from error
 
 
 def load_models(names: Sequence[str]) -> list[SharedModel]:
@@ -59,8 +72,9 @@ def load_models(names: Sequence[str]) -> list[SharedModel]:
 
 
 def _titles(paths: Sequence[Path]) -> list[str]:
-    """Ends of the paths; RUN/model, as training names them, is called RUN."""
+    """Ends of the paths; RUN/model, as training names them, is called RUN, and files lose their ending."""
     runs = [path.parent if path.name == "model" else path for path in map(Path.resolve, paths)]
+    runs = [path.with_suffix("") if path.is_file() else path for path in runs]
     return short_names(runs if len(set(runs)) == len(runs) else paths)
 
 
@@ -78,26 +92,23 @@ def start(models: Sequence[SharedModel], *, port: int, share: bool = False) -> N
       models: one, or two to compare.
       port: of this machine.
       share: also through a public address of Gradio's, which needs a network.
-
-    Raises:
-      UserError: the port is in use.
     """
     from ruac_jax import demo_page  # Gradio is an extra
 
-    page = demo_page.build(models)
-    try:
-        page.launch(
-            server_name=_HOST,
-            server_port=port,
-            share=share,
-            show_error=True,
-            ssr_mode=False,
-            footer_links=[],
-            theme=demo_page.theme(),
-            css=demo_page.STYLE,
-        )
-    except OSError as error:
-        raise UserError(f"--port {port}: cannot be used ({error}); choose another") from error
+    # Gradio looks for its own page before it goes on: not by way of a proxy ...
+    for name in ("no_proxy", "NO_PROXY"):
+        os.environ[name] = ",".join([*filter(None, [os.environ.get(name)]), _HOST])
+    demo_page.build(models).launch(
+        server_name=_HOST,
+        server_port=port,
+        share=share,
+        show_error=True,
+        ssr_mode=False,
+        _frontend=False,  # ... and it gives up where a busy machine takes three seconds to answer, but for this
+        footer_links=[],
+        theme=demo_page.theme(),
+        css=demo_page.STYLE,
+    )
 
 
 if __name__ == "__main__":

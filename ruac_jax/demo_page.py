@@ -29,7 +29,7 @@ from ruac_jax.errors import UserError
 from ruac_jax.picture_files import read_picture
 
 _EXAMPLES = ("source", "fog", "lowlight", "texture", "invert", "thin", "cells", "leaves", "gears", "sketch")
-_SIDE = 256  # px, of the examples
+_NUMBER, _SIDE = 1, 256  # which image of each domain, and its side in px
 _KEPT = 3600  # seconds that pictures shown stay on the disk
 _TITLE = "Segment anything, and see where not to trust the mask"
 _INTRODUCTION = (
@@ -40,7 +40,7 @@ _ABOUT_EXAMPLES = (
     "Generated examples: small models are trained on images like the first; the others shift its look or its shapes."
 )
 _SHOWN = [("best", "best"), ("1", "1"), ("2", "2"), ("3", "3"), ("single", "single")]
-_KINDS = [("object", "object"), ("background", "background"), ("box (2 corners)", "corner")]
+_KINDS = [("object", "object"), ("background", "background"), ("box corner", "corner")]
 _METHODS = [("formula", "analytic"), ("random draws", "monte_carlo")]
 _SAMPLES = (5, 20, 100)  # few choices: each is compiled on its own
 
@@ -53,6 +53,7 @@ STYLE = """
 #examples .grid-wrap { overflow: auto hidden; padding: 0; min-height: 0; max-height: none; }
 #examples .grid-container { grid-template-columns: repeat(var(--grid-cols), minmax(84px, 1fr));
   grid-template-rows: none; grid-auto-rows: auto; }
+#examples .thumbnail-lg { aspect-ratio: 4 / 3; }
 #examples .caption-label { font-size: .75rem; padding: 0 .3rem; }
 .hint { font-weight: 500; min-height: 1.5em; }
 .legend, .facts, .chips { display: flex; flex-wrap: wrap; gap: .25rem 1.1rem; align-items: center; font-size: .9rem; }
@@ -95,7 +96,7 @@ def theme() -> gr.themes.Base:
 
 def examples() -> list[tuple[UInt8[np.ndarray, "s s 3"], str]]:
     """Generated images of the source domain and of shifted ones, with their names."""
-    return [(ShapesSource(name, "validation", size=_SIDE)[0]["image"], name) for name in _EXAMPLES]
+    return [(ShapesSource(name, "validation", size=_SIDE)[_NUMBER]["image"], name) for name in _EXAMPLES]
 
 
 def build(models: Sequence[SharedModel]) -> gr.Blocks:
@@ -131,9 +132,11 @@ def build(models: Sequence[SharedModel]) -> gr.Blocks:
                 )
                 hint = gr.HTML(describe_clicks(start), elem_id="hint")
                 with gr.Row():
-                    undo = gr.Button("Undo", elem_id="undo", min_width=80)
-                    clear = gr.Button("Clear", elem_id="clear", min_width=80)
-                    upload = gr.UploadButton("Open image", file_types=["image"], elem_id="upload", min_width=120)
+                    undo = gr.Button("Undo", size="md", elem_id="undo", min_width=80)
+                    clear = gr.Button("Clear", size="md", elem_id="clear", min_width=80)
+                    upload = gr.UploadButton(
+                        "Open image", size="md", file_types=["image"], elem_id="upload", min_width=120
+                    )
                 if len(models) > 1:
                     controls = _controls(gr.Column)
             with gr.Column(scale=2, min_width=340):

@@ -87,7 +87,7 @@ def describe_clicks(session: Session) -> str:
         hint = "Click on an object in the image."
     else:
         last = session.clicks[-1]
-        hint = f"Last click: {last.kind} at {last.x:.1f}, {last.y:.1f} px. More clicks refine."
+        hint = f"Last click: {last.kind} at {last.x:.1f}, {last.y:.1f} px."
     keys = [
         f'<span class="dot" style="background:{POSITIVE}"></span>on the object',
         f'<span class="cross" style="color:{NEGATIVE}">&#10006;</span>on the background',
