@@ -27,6 +27,7 @@ _HOST = "127.0.0.1"
 _HEADS = {
     "hypernetwork": "SAM2's own head; uncertainty is the entropy of its probability",
     "weibull": "Bayesian head; uncertainty from a distribution over masks",
+    "evidential": "evidential head; uncertainty from the evidence it counts",
 }
 
 
