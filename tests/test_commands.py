@@ -92,6 +92,11 @@ MISTAKES = {
         ["--checkpoint=a", "--datasets=shapes/all", "--output=o"],
         "a: no such",
     ),
+    "adaptation in shares": (
+        "ruac_jax.evaluate",
+        ["--checkpoint=a", "--datasets=shapes/all", "--output=o", "--adapt=uctta", "--shard=0/2"],
+        "test-time adaptation goes from image to image: it needs one device and one share",
+    ),
     "missing flag": ("ruac_jax.evaluate", ["--checkpoint=a"], "--datasets is missing"),
     "unknown task": ("ruac_jax.benchmark", ["encodr"], "encoder, train-step, memory"),
     "no source": ("ruac_jax.prepare_data", ["mose", "--source=nowhere"], "no folder nowhere"),

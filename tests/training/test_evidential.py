@@ -45,6 +45,7 @@ def test_the_likelihood_joins_the_loss_of_both_branches(model, system, batch, co
     assert norm(grads["head"]["model"]["head"]["output_hypernetworks_mlps"]) > 0
 
 
+@pytest.mark.slow
 def test_the_likelihood_is_summed_over_the_clicks(model, batch, config):
     graph, state = nnx.split(model)
     truth = jnp.asarray(batch.masks[:2, 0])
