@@ -94,7 +94,7 @@ MISTAKES = {
     ),
     "adaptation in shares": (
         "ruac_jax.evaluate",
-        ["--checkpoint=a", "--datasets=shapes/all", "--output=o", "--adapt=uctta", "--shard=0/2"],
+        ["--checkpoint=nano", "--datasets=shapes/all", "--output=o", "--adapt=uctta", "--shard=0/2"],
         "test-time adaptation goes from image to image: it needs one device and one share",
     ),
     "missing flag": ("ruac_jax.evaluate", ["--checkpoint=a"], "--datasets is missing"),
