@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> None:
     """Runs the command until it is interrupted."""
     options = flags.FLAGS
     if importlib.util.find_spec("gradio") is None:
-        raise UserError("the page needs Gradio, which is not installed: pip install 'ruac_jax[demo]' (or gradio)")
+        raise UserError("the page needs Gradio, which is not installed: pip install 'gradio>=6.31,<7'")
     if not options.checkpoint and _DEFAULT not in shipped_names():
         raise UserError("--checkpoint is missing: a folder or file of a converted or trained model")
     _check_port(options.port)

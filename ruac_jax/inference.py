@@ -4,6 +4,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
@@ -160,7 +161,7 @@ def cast_for_inference(model: SAM2, dtype: jnp.dtype) -> SAM2:
     """
     graph, state = nnx.split(model)
 
-    def cast(path: tuple[Any, ...], x: Array) -> Array:
+    def cast(path: tuple[Any, ...], x: Array | np.ndarray) -> Array | np.ndarray:
         exact = any(str(getattr(entry, "key", "")) in _EXACT for entry in path)
         return x if exact or not jnp.issubdtype(x.dtype, jnp.floating) else x.astype(dtype)
 

@@ -75,9 +75,9 @@ def test_empty_slots_count_for_nothing(parts, batch, config, segmentation):
 @pytest.mark.slow
 def test_the_attack_ascends_and_the_network_descends(parts, batch, config, adversarial, monkeypatch):
     """Against the same objective without gradient reversal: the attack's gradient turns round, nothing else does."""
-    from ruac_jax.attacks import combined, deformation
+    from ruac_jax.attacks import composition, deformation
 
-    for module in (combined, deformation):
+    for module in (composition, deformation):
         monkeypatch.setattr(module, "reverse_gradient", lambda x: x)
     straight, _, _ = differentiate(parts, batch, config, ADVERSARIAL)
     reversed_, _, _ = adversarial

@@ -16,7 +16,9 @@ def test_it_is_the_cross_entropy_of_token_0_over_valid_objects_and_pulls_on_imag
 
     def loss(state, image):
         model = nnx.merge(graph, state)
-        victim = decoder_loss(model, jnp.asarray(batch.masks), jnp.asarray(batch.valid), points, labels, jnp.float32)
+        victim = decoder_loss(
+            model, jnp.asarray(batch.masks), jnp.asarray(batch.valid), points, labels, jnp.dtype("float32")
+        )
         return victim(image)
 
     value, (to_state, to_image) = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(state, image)
