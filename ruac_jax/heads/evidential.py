@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx, struct
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from ruac_jax.functional.evidential import (
     NormalInverseGamma,
@@ -15,8 +15,8 @@ from ruac_jax.functional.evidential import (
     smooth_labels,
     squash,
 )
-from ruac_jax.heads.distribution import DecoderFeatures, UncertaintyMethod, VarianceMode, take_token
-from ruac_jax.heads.hypernetwork import HypernetworkHead
+from ruac_jax.heads.distribution import DecoderFeatures, UncertaintyMethod, VarianceMode
+from ruac_jax.heads.hypernetwork import HypernetworkHead, PointMass
 from ruac_jax.sam2.layers import Conv
 
 _FLOOR = 1e-6  # added to every parameter that has to be positive
@@ -25,42 +25,21 @@ _SMOOTHING = 0.02
 
 
 @struct.dataclass
-class EvidentialLogits:
-    """Logits of SAM2's head and one Normal-Inverse-Gamma map per object, as a `MaskDistribution`.
+class EvidentialLogits(PointMass):
+    """SAM2's logits, which have no spread, and one Normal-Inverse-Gamma map per object, as a `MaskDistribution`.
 
     The map regresses the truth, not a logit, and belongs to no mask token: what is said of uncertainty is the same for
     all tokens, and it is not the entropy of `probability`.
     """
 
-    # JAX rebuilds pytrees with placeholders for leaves, which a run-time check of the fields would refuse.
-    __no_type_check__ = True
+    __no_type_check__ = True  # as in PointMass
 
-    logits: Float[Array, "n t h w"]
     nig: NormalInverseGamma  # of [n, h, w]
-
-    def mean_logits(self) -> Float[Array, "n t h w"]:
-        """The logits."""
-        return self.logits
 
     def variance(self, mode: VarianceMode = "product") -> Float[Array, "n t h w"]:
         """Predictive variance of the truth, beta / (alpha - 1) + beta / (v (alpha - 1)), whatever the mode."""
         total = aleatoric(self.nig) + epistemic(self.nig)
         return jnp.broadcast_to(total[:, None], self.logits.shape)
-
-    def sample_logits(self, key: PRNGKeyArray) -> Float[Array, "n t h w"]:
-        """The logits: they have no spread of their own."""
-        return self.logits
-
-    def probability(
-        self,
-        method: UncertaintyMethod = "analytic",
-        *,
-        mode: VarianceMode = "product",
-        samples: int = 20,
-        key: PRNGKeyArray | None = None,
-    ) -> Float[Array, "n t h w"]:
-        """Sigmoid of the logits, whatever the method."""
-        return jax.nn.sigmoid(self.logits)
 
     def uncertainty(
         self,
@@ -72,10 +51,6 @@ class EvidentialLogits:
     ) -> Float[Array, "n t h w"]:
         """`variance` x as x / (1 + x), in [0, 1], whatever the method; ranks pixels as the variance does."""
         return squash(self.variance())
-
-    def regularizer(self) -> Float[Array, "n"]:
-        """Zeros."""
-        return jnp.zeros(self.logits.shape[0], self.logits.dtype)
 
     def likelihood(self, truth: Float[Array, "n h w"]) -> Float[Array, "n"]:
         """Negative log-likelihood of the smoothed truth plus 0.005 times the evidence regulariser, mean over pixels."""
@@ -90,14 +65,6 @@ class EvidentialLogits:
             "aleatoric": squash(aleatoric(self.nig)).mean(),
             "epistemic": squash(epistemic(self.nig)).mean(),
         }
-
-    def select(self, start: int, stop: int) -> "EvidentialLogits":
-        """Tokens start to stop - 1."""
-        return self.replace(logits=self.logits[:, start:stop])
-
-    def take(self, index: Int[Array, "n"]) -> "EvidentialLogits":
-        """One token per object."""
-        return self.replace(logits=take_token(self.logits, index))
 
 
 class EvidentialHead(HypernetworkHead):

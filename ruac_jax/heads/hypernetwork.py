@@ -73,11 +73,11 @@ class PointMass:
 
     def select(self, start: int, stop: int) -> "PointMass":
         """Tokens start to stop - 1."""
-        return PointMass(self.logits[:, start:stop])
+        return self.replace(logits=self.logits[:, start:stop])
 
     def take(self, index: Int[Array, "n"]) -> "PointMass":
         """One token per object."""
-        return PointMass(take_token(self.logits, index))
+        return self.replace(logits=take_token(self.logits, index))
 
 
 class HypernetworkHead(nnx.Module):
