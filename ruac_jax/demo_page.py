@@ -28,7 +28,7 @@ from ruac_jax.demo_state import Click, Session, Settings, SharedModel, to_image
 from ruac_jax.errors import UserError
 from ruac_jax.picture_files import read_picture
 
-_EXAMPLES = ("source", "fog", "lowlight", "texture", "invert", "thin", "cells", "leaves", "gears", "sketch")
+_EXAMPLES = ("source", "fog", "lowlight", "texture", "invert", "thin", "cells", "spiky", "logs", "roofs")
 _NUMBER, _SIDE = 1, 256  # which image of each domain, and its side in px
 _KEPT = 3600  # seconds that pictures shown stay on the disk
 _TITLE = "Segment anything, and see where not to trust the mask"

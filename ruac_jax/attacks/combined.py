@@ -3,16 +3,15 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
-from ruac_jax.attacks.attack import Attack, AttackOutput, Victim
+from ruac_jax.attacks.attack import Attack, AttackOutput, CleanScene
 from ruac_jax.attacks.composition import Proposal, apply_proposal, restyle, style_slots
 from ruac_jax.attacks.deformation import DeformationAttacker
 from ruac_jax.attacks.style import StyleAttacker, StyleGraph
 from ruac_jax.config import AttackConfig
 from ruac_jax.functional.graph import pool, scene_graph
 from ruac_jax.functional.resize import resize
-from ruac_jax.sam2.memory_encoder import MemoryEncoder
 
 
 class RUACAttack(Attack):
@@ -42,39 +41,21 @@ class RUACAttack(Attack):
             settings,
         )
 
-    def __call__(
-        self,
-        embedding: Float[Array, "b h w d"],
-        image: Float[Array, "b H W 3"],
-        masks: Bool[Array, "b k H W"],
-        valid: Bool[Array, "b k"],
-        memory_encoder: MemoryEncoder,
-        key: PRNGKeyArray | None,
-        victim: Victim | None = None,
-    ) -> AttackOutput:
-        """Attacks a batch, in float32, by gradient-reversed parameters; arguments as those of every `Attack`.
+    def __call__(self, clean: CleanScene, key: PRNGKeyArray | None) -> AttackOutput:
+        """Attacks a batch, in float32, by gradient-reversed parameters; `key` as in `propose`."""
+        return apply_proposal(clean.image, clean.masks, self.propose(clean, key))
+
+    def propose(self, clean: CleanScene, key: PRNGKeyArray | None) -> Proposal:
+        """What the attack does to the colours of each slot and to the shape of each object.
 
         `key` is for dropout in the graph network and for the random start (None for neither), and for the object of the
         scope "single" (None for the first). A random start, as PGD has one, keeps a learned attack from becoming the
         same few shifts for every image; the graph network sees where each slot starts.
         """
-        masks = masks & valid[:, :, None, None]
-        image = jax.lax.stop_gradient(image.astype(jnp.float32))
-        return apply_proposal(image, masks, self.propose(embedding, image, masks, memory_encoder, key))
-
-    def propose(
-        self,
-        embedding: Float[Array, "b h w d"],
-        image: Float[Array, "b H W 3"],
-        masks: Bool[Array, "b k H W"],
-        memory_encoder: MemoryEncoder,
-        key: PRNGKeyArray | None,
-    ) -> Proposal:
-        """What the attack does to the colours of each slot and to the shape of each object; masks of valid objects."""
-        embedding = jax.lax.stop_gradient(embedding.astype(jnp.float32))
+        embedding, image, masks = clean.embedding, clean.image, clean.masks
         flow = None
         if self.deformation is not None:
-            flow = self.deformation(embedding, masks, memory_encoder, self.settings.flow_epsilon)
+            flow = self.deformation(embedding, masks, clean.memory_encoder, self.settings.flow_epsilon)
         if self.style is None:
             return Proposal(None, flow)
         slots = style_slots(image, masks, self.settings.scope, key)

@@ -7,14 +7,13 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from ruac_jax.attacks.attack import Attack, AttackOutput, Victim
+from ruac_jax.attacks.attack import Attack, AttackOutput, CleanScene
 from ruac_jax.attacks.combined import RUACAttack
 from ruac_jax.attacks.composition import Proposal, apply_proposal, restyle
 from ruac_jax.attacks.deformation import centred_flow
 from ruac_jax.functional.resize import resize
-from ruac_jax.sam2.memory_encoder import MemoryEncoder
 
 
 class ControlAttack(Attack):
@@ -28,21 +27,13 @@ class ControlAttack(Attack):
         self.learned = learned
         self.control = control
 
-    def __call__(
-        self,
-        embedding: Float[Array, "b h w d"],
-        image: Float[Array, "b H W 3"],
-        masks: Bool[Array, "b k H W"],
-        valid: Bool[Array, "b k"],
-        memory_encoder: MemoryEncoder,
-        key: PRNGKeyArray | None,
-        victim: Victim | None = None,
-    ) -> AttackOutput:
-        """Attacks a batch; arguments as those of every `Attack`; a key is needed."""
-        masks = masks & valid[:, :, None, None]
-        image = jax.lax.stop_gradient(image.astype(jnp.float32))
+    def __call__(self, clean: CleanScene, key: PRNGKeyArray | None) -> AttackOutput:
+        """Attacks a batch; raises a ValueError without a key."""
+        if key is None:
+            raise ValueError("a control needs a key")
+        image, masks = clean.image, clean.masks
         key_learned, key_style, key_flow = jax.random.split(key, 3)
-        style, flow = self.learned.propose(embedding, image, masks, memory_encoder, key_learned)
+        style, flow = self.learned.propose(clean, key_learned)
         settings = self.learned.settings
         if style is not None:
             if self.control == "signs":
@@ -55,7 +46,7 @@ class ControlAttack(Attack):
             if self.control == "signs":
                 flow = _turn(flow, jax.random.randint(key_flow, flow.shape[:2], 0, 4))
             else:
-                grid = embedding.shape[1:3]
+                grid = clean.embedding.shape[1:3]
                 limit = settings.flow_epsilon * (image.shape[1] // grid[0])
                 drawn = jax.random.uniform(key_flow, (*masks.shape[:2], *grid, 2), minval=-limit, maxval=limit)
                 flow = resize(centred_flow(drawn, masks), masks.shape[2:], "bilinear")

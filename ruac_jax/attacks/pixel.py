@@ -6,11 +6,10 @@ have no parameters.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from ruac_jax.attacks.attack import Attack, AttackOutput, Victim, unmoved
+from ruac_jax.attacks.attack import Attack, AttackOutput, CleanScene, Victim, unmoved
 from ruac_jax.functional.adain import COLOUR_LIMIT
-from ruac_jax.sam2.memory_encoder import MemoryEncoder
 
 NOISE = 0.03  # standard deviation
 PGD_RADIUS, PGD_STEP, PGD_STEPS = 0.03, 0.01, 5
@@ -85,18 +84,9 @@ def attack_by_patch(image: Image, victim: Victim, key: PRNGKeyArray) -> Image:
 class NoiseAttack(Attack):
     """Random Noise."""
 
-    def __call__(
-        self,
-        embedding: Float[Array, "b h w d"],
-        image: Float[Array, "b H W 3"],
-        masks: Bool[Array, "b k H W"],
-        valid: Bool[Array, "b k"],
-        memory_encoder: MemoryEncoder,
-        key: PRNGKeyArray | None,
-        victim: Victim | None = None,
-    ) -> AttackOutput:
-        """Adds noise; arguments as those of every `Attack`; a key is needed."""
-        return _constant(add_noise(image, _given(key, "key")), masks, valid)
+    def __call__(self, clean: CleanScene, key: PRNGKeyArray | None) -> AttackOutput:
+        """Adds noise; raises a ValueError without a key."""
+        return unmoved(add_noise(clean.image, _given(key, "key")), clean.masks)
 
 
 class GradientAttack(Attack):
@@ -105,29 +95,17 @@ class GradientAttack(Attack):
     def __init__(self, patch: bool):
         self.patch = patch
 
-    def __call__(
-        self,
-        embedding: Float[Array, "b h w d"],
-        image: Float[Array, "b H W 3"],
-        masks: Bool[Array, "b k H W"],
-        valid: Bool[Array, "b k"],
-        memory_encoder: MemoryEncoder,
-        key: PRNGKeyArray | None,
-        victim: Victim | None = None,
-    ) -> AttackOutput:
-        """Climbs; arguments as those of every `Attack`; a key and a victim are needed."""
+    def __call__(self, clean: CleanScene, key: PRNGKeyArray | None) -> AttackOutput:
+        """Climbs; raises a ValueError without a key or a victim."""
         climb = attack_by_patch if self.patch else ascend
-        return _constant(climb(image, _given(victim, "victim"), _given(key, "key")), masks, valid)
+        image = climb(clean.image, _given(clean.victim, "victim"), _given(key, "key"))
+        return unmoved(jax.lax.stop_gradient(image), clean.masks)
 
 
 def _given(argument: Array | Victim | None, name: str) -> Array | Victim:
     if argument is None:
         raise ValueError(f"this attack needs a {name}")
     return argument
-
-
-def _constant(image: Image, masks: Bool[Array, "b k h w"], valid: Bool[Array, "b k"]) -> AttackOutput:
-    return unmoved(jax.lax.stop_gradient(image), masks & valid[:, :, None, None])
 
 
 def _limit(image: Float[Array, "..."]) -> Float[Array, "..."]:

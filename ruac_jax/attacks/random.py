@@ -7,13 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from ruac_jax.attacks.attack import Attack, AttackOutput, Victim
+from ruac_jax.attacks.attack import Attack, AttackOutput, CleanScene
 from ruac_jax.attacks.composition import Proposal, apply_proposal, restyle, style_slots
 from ruac_jax.attacks.deformation import bounded_flow
 from ruac_jax.attacks.style import NUMBERS
 from ruac_jax.config import AttackConfig
 from ruac_jax.functional.resize import resize
-from ruac_jax.sam2.memory_encoder import MemoryEncoder
 
 _SMOOTHNESS = 3  # cells of the stride-16 grid from one random offset to the next
 
@@ -24,26 +23,15 @@ class RandomAttack(Attack):
     def __init__(self, settings: AttackConfig):
         self.settings = settings
 
-    def __call__(
-        self,
-        embedding: Float[Array, "b h w d"],
-        image: Float[Array, "b H W 3"],
-        masks: Bool[Array, "b k H W"],
-        valid: Bool[Array, "b k"],
-        memory_encoder: MemoryEncoder,
-        key: PRNGKeyArray | None,
-        victim: Victim | None = None,
-    ) -> AttackOutput:
-        """Attacks a batch; arguments as those of every `Attack`.
+    def __call__(self, clean: CleanScene, key: PRNGKeyArray | None) -> AttackOutput:
+        """Attacks a batch.
 
         Raises:
           ValueError: without a key.
         """
         if key is None:
             raise ValueError("a random attack needs a key")
-        settings = self.settings
-        masks = masks & valid[:, :, None, None]
-        image = jax.lax.stop_gradient(image.astype(jnp.float32))
+        settings, image, masks = self.settings, clean.image, clean.masks
         key_scope, key_style, key_flow = jax.random.split(key, 3)
         style, flow = None, None
         if settings.style:
@@ -52,7 +40,7 @@ class RandomAttack(Attack):
             delta = random_shift(key_style, shape, settings.style_epsilon, settings.random_style)
             style = restyle(delta, slots, settings)
         if settings.deformation:
-            grid = embedding.shape[1:3]
+            grid = clean.embedding.shape[1:3]
             stride = image.shape[1] // grid[0]
             flow = random_flow(
                 key_flow,

@@ -15,14 +15,12 @@ from ruac_jax.adapters.lora import set_dropout_key
 from ruac_jax.config import Config, LossConfig
 from ruac_jax.functional.losses import SegmentationTerms, calibration_terms
 from ruac_jax.functional.resize import resize
-from ruac_jax.functional.warp import move_points
 from ruac_jax.interaction import Interaction, interact, repeat_for_objects
 from ruac_jax.model import normalize_image
-from ruac_jax.prompt_sampling import draw_initial_prompts, move_initial_prompts
-from ruac_jax.sam2.neck import Levels
+from ruac_jax.prompt_sampling import draw_initial_prompts
+from ruac_jax.training.adversarial import adversarial_branch
 from ruac_jax.training.groups import Group
 from ruac_jax.training.system import System, cast_for_compute, merge_system
-from ruac_jax.training.victim import decoder_loss
 
 
 class Phase(NamedTuple):
@@ -103,11 +101,8 @@ def objective(
 
     key_dropout = jax.random.fold_in(key, 5)  # apart from the five above, which adapters leave as they are
 
-    def backbone(image: Array, branch: int) -> Levels:
-        set_dropout_key(model, jax.random.fold_in(key_dropout, branch))
-        return model.backbone(image.astype(dtype))
-
-    features = model.project(backbone(image, 0))
+    set_dropout_key(model, jax.random.fold_in(key_dropout, 0))
+    features = model.project(model.backbone(image.astype(dtype)))
     points, labels = draw_initial_prompts(key_prompts, truth, config.interaction)
 
     def run(features: Any, truth: Array, points: Array, key: Array) -> Interaction:
@@ -127,25 +122,14 @@ def objective(
     if not phase.adversarial:
         return Channels(segmentation + kl, jnp.zeros(()), jnp.zeros(())), sums
 
-    attack = system.attack(
-        jax.lax.stop_gradient(features.embedding.astype(jnp.float32)),
-        image,
-        batch.masks,
-        batch.valid,
-        model.memory_encoder,
-        key_attack,
-        decoder_loss(model, batch.masks, batch.valid, points, labels, dtype),
-    )
-    moved_truth = attack.masks.reshape(truth.shape)
-    slots = (*batch.valid.shape, *points.shape[1:])
-    moved = move_points(points.reshape(slots), attack.flow).reshape(points.shape)
-    moved = move_initial_prompts(key_moved, moved, labels, moved_truth)
-    levels = system.attack.perturb(backbone(attack.image, 1), jax.random.fold_in(key_attack, 0))
-    harder = run(model.project(levels), moved_truth, moved, key_adversarial)
+    set_dropout_key(model, jax.random.fold_in(key_dropout, 1))
+    keys = (key_attack, key_moved)
+    branch = adversarial_branch(system, features, image, batch.masks, batch.valid, points, labels, keys, dtype)
+    harder = run(branch.features, branch.truth, branch.points, key_adversarial)
 
     uncertainty = harder.distribution.uncertainty("analytic", mode=weights.variance)[:, 0]
     logits = harder.distribution.mean_logits()[:, 0]
-    coarse_truth = resize(moved_truth[..., None].astype(jnp.float32), logits.shape[1:], "area")[..., 0] >= 0.5
+    coarse_truth = resize(branch.truth[..., None].astype(jnp.float32), logits.shape[1:], "area")[..., 0] >= 0.5
     calibration = calibration_terms(logits, coarse_truth, uncertainty)
 
     adversarial_likelihood = total(harder.likelihood)
@@ -156,7 +140,7 @@ def objective(
     sums |= {"adversarial/segmentation": adversarial, "adversarial/kl": adversarial_kl}
     sums |= {"adversarial/likelihood": adversarial_likelihood}
     sums |= {"adversarial/calibration_error": error, "adversarial/calibration_uncertainty": spread}
-    sums |= {f"attack/{name}": value * objects for name, value in attack.metrics.items()}
+    sums |= {f"attack/{name}": value * objects for name, value in branch.attack.metrics.items()}
 
     share = weights.adversarial
     main = (1 - share) * segmentation + kl + share * (adversarial + weights.kl * weights.kl_stream * adversarial_kl)

@@ -12,16 +12,16 @@ from jaxtyping import Array, Bool, Float
 from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 
+from ruac_jax.attacks.attack import unmoved
 from ruac_jax.config import Config
 from ruac_jax.evaluation.figures import overlay
 from ruac_jax.functional.resize import resize
-from ruac_jax.functional.warp import move_points
 from ruac_jax.interaction import interact, repeat_for_objects
 from ruac_jax.model import IMAGE_MEAN, IMAGE_STD, normalize_image
-from ruac_jax.prompt_sampling import draw_initial_prompts, move_initial_prompts
+from ruac_jax.prompt_sampling import draw_initial_prompts
+from ruac_jax.training.adversarial import adversarial_branch
 from ruac_jax.training.objective import DeviceBatch
 from ruac_jax.training.system import cast_for_compute, merge_system
-from ruac_jax.training.victim import decoder_loss
 
 
 class Snapshot(NamedTuple):
@@ -47,22 +47,13 @@ def make_snapshot(graph: nnx.GraphDef, config: Config) -> Callable[..., Snapshot
         features = model.project(model.backbone(image.astype(dtype)))
         b, k, height, width = batch.masks.shape
         key_prompts, key_clicks, key_attack = jax.random.split(key, 3)
-        points, labels = draw_initial_prompts(
-            key_prompts, batch.masks.reshape(b * k, height, width), config.interaction
-        )
-        attacked, masks = image, batch.masks
-        flow = jnp.zeros((*batch.masks.shape, 2), jnp.float32)
+        truth, attack = batch.masks.reshape(b * k, height, width), unmoved(image, batch.masks)
+        points, labels = draw_initial_prompts(key_prompts, truth, config.interaction)
         if system.attack is not None:
-            embedding = features.embedding.astype(jnp.float32)
-            victim = decoder_loss(model, batch.masks, batch.valid, points, labels, dtype)
-            result = system.attack(embedding, image, batch.masks, batch.valid, model.memory_encoder, key_attack, victim)
-            attacked, masks, flow = result.image, result.masks, result.flow
-            levels = system.attack.perturb(model.backbone(attacked.astype(dtype)), jax.random.fold_in(key_attack, 0))
-            features = model.project(levels)
-        truth = masks.reshape(b * k, height, width)
-        if system.attack is not None:
-            moved = move_points(points.reshape(b, k, *points.shape[1:]), flow).reshape(points.shape)
-            points = move_initial_prompts(jax.random.fold_in(key_prompts, 0), moved, labels, truth)
+            keys = (key_attack, jax.random.fold_in(key_prompts, 0))
+            attack, features, truth, points = adversarial_branch(
+                system, features, image, batch.masks, batch.valid, points, labels, keys, dtype
+            )
         rows = repeat_for_objects(features, k)
         done = interact(model, rows, truth, points, labels, key_clicks, config.interaction, rematerialize=False)
 
@@ -75,9 +66,9 @@ def make_snapshot(graph: nnx.GraphDef, config: Config) -> Callable[..., Snapshot
 
         return Snapshot(
             image=colours(image),
-            attacked=colours(attacked),
-            flow=flow,
-            masks=masks,
+            attacked=colours(attack.image),
+            flow=attack.flow,
+            masks=attack.masks,
             probability=fine(done.distribution.probability()),
             uncertainty=fine(done.distribution.uncertainty("analytic", mode=config.loss.variance)),
             valid=batch.valid,

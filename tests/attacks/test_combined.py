@@ -8,6 +8,7 @@ import pytest
 from flax import nnx
 from scipy.ndimage import binary_dilation, map_coordinates
 
+from ruac_jax.attacks.attack import clean_scene
 from ruac_jax.attacks.combined import RUACAttack
 from ruac_jax.config import AttackConfig
 from ruac_jax.functional.adain import SlotStatistics, owner_map, slot_statistics
@@ -85,7 +86,7 @@ def run(attack, memory_encoder, inputs, key=None):
 @functools.partial(jax.jit, static_argnums=0)
 def _call(graph, params, inputs, key):
     attack, memory_encoder = nnx.merge(graph, params)
-    return attack(*inputs, memory_encoder, key)
+    return attack(clean_scene(*inputs, memory_encoder), key)
 
 
 def victim(arrays, graphs, masks, valid):
@@ -95,7 +96,7 @@ def victim(arrays, graphs, masks, valid):
     """
     *states, embedding, image = arrays
     attack, memory_encoder = (nnx.merge(graph, state) for graph, state in zip(graphs, states, strict=True))
-    got = attack(embedding, image, masks, valid, memory_encoder, None)
+    got = attack(clean_scene(embedding, image, masks, valid, memory_encoder), None)
     logits = got.image @ jnp.asarray([2.0, -1.0, 1.5])
     loss = jnp.where(masks.any(axis=1), jax.nn.softplus(-logits), jax.nn.softplus(logits)).mean()
     # Masks, flow and metrics must not carry gradients either.
@@ -117,8 +118,7 @@ def victim_inputs(attack, memory_encoder):
 
 def proposed_change(attack, memory_encoder, inputs):
     """The numbers with which the attack recolours the slots, and the slots' statistics."""
-    embedding, image, masks, valid = inputs
-    style = attack.propose(embedding, image, masks & valid[:, :, None, None], memory_encoder, None).style
+    style = attack.propose(clean_scene(*inputs, memory_encoder), None).style
     return np.asarray(style.delta, np.float64), style.slots.statistics
 
 
@@ -292,10 +292,9 @@ def test_metrics_by_their_definition(memory_encoder):
 
 def test_a_random_start_spreads_shifts_evenly_over_its_share_of_the_budget(memory_encoder):
     settings = dataclasses.replace(STRONG, graph=False, deformation=False, random_start=0.5)
-    attack, (embedding, image, masks, valid) = make(settings, scale=None), scene()
-    masks = masks & valid[:, :, None, None]
-    propose = jax.jit(lambda key: attack.propose(embedding, image, masks, memory_encoder, key).style.delta[0, 0, :3])
-    learned = attack.propose(embedding, image, masks, memory_encoder, None).style.delta[0, 0, :3]
+    attack, clean = make(settings, scale=None), clean_scene(*scene(), memory_encoder)
+    propose = jax.jit(lambda key: attack.propose(clean, key).style.delta[0, 0, :3])
+    learned = attack.propose(clean, None).style.delta[0, 0, :3]
     drawn = np.stack([propose(key) for key in jax.random.split(jax.random.key(0), 200)]) - np.asarray(learned)
     assert np.abs(drawn).max() <= 0.5 + 1e-6
     np.testing.assert_allclose(drawn.mean(axis=0), 0, atol=0.08)  # four standard errors

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from ruac_jax.attacks import controls
+from ruac_jax.attacks.attack import clean_scene
 from ruac_jax.attacks.controls import ControlAttack
 from tests.attacks.test_combined import STRONG, make, memory_encoder, run, scene
 
@@ -28,8 +29,9 @@ def proposals(monkeypatch):
 
 def test_signs_keep_every_size(memory_encoder, proposals):
     attack, (embedding, image, masks, valid) = make(dataclasses.replace(STRONG, graph=False)), scene()
-    ControlAttack(attack, "signs")(embedding, image, masks, valid, memory_encoder, KEY)
-    learned = attack.propose(embedding, image, masks & valid[:, :, None, None], memory_encoder, None)
+    clean = clean_scene(embedding, image, masks, valid, memory_encoder)
+    ControlAttack(attack, "signs")(clean, KEY)
+    learned = attack.propose(clean, None)
     (drawn,) = proposals
     mean, mean_learned = (np.asarray(p.style.delta)[..., :3] for p in (drawn, learned))
     np.testing.assert_allclose(np.abs(mean), np.abs(mean_learned), rtol=1e-6)
@@ -48,7 +50,7 @@ def test_signs_keep_every_size(memory_encoder, proposals):
 def test_uniform_fills_the_budget(memory_encoder, proposals):
     attack, inputs = make(), scene()
     for seed in range(20):
-        ControlAttack(attack, "uniform")(*inputs, memory_encoder, jax.random.key(seed))
+        ControlAttack(attack, "uniform")(clean_scene(*inputs, memory_encoder), jax.random.key(seed))
     styled = np.asarray(proposals[0].style.slots.styled)
     shifts = np.concatenate([np.asarray(p.style.delta)[styled][:, :3].ravel() for p in proposals])
     limit = STRONG.style_epsilon

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ruac_jax.attacks.attack import clean_scene
 from ruac_jax.attacks.pixel import GradientAttack, NoiseAttack, add_noise, ascend, attack_by_patch, paste
 from tests.attacks.test_combined import memory_encoder, scene
 
@@ -69,10 +70,10 @@ def test_no_gradient_comes_back_and_objects_stay(attack, memory_encoder):
     embedding, picture, masks, valid = scene()
 
     def total(x):
-        return attack(embedding, x, masks, valid, memory_encoder, KEY, lambda y: (y**2).sum()).image.sum()
+        return attack(clean_scene(embedding, x, masks, valid, memory_encoder, lambda y: (y**2).sum()), KEY).image.sum()
 
     assert not np.asarray(jax.grad(total)(picture)).any()
-    got = attack(embedding, picture, masks, valid, memory_encoder, KEY, lambda y: (y**2).sum())
+    got = attack(clean_scene(embedding, picture, masks, valid, memory_encoder, lambda y: (y**2).sum()), KEY)
     np.testing.assert_array_equal(got.masks, masks & valid[:, :, None, None])
     assert not got.flow.any()
 
@@ -80,6 +81,6 @@ def test_no_gradient_comes_back_and_objects_stay(attack, memory_encoder):
 def test_what_is_needed_must_be_given(memory_encoder):
     embedding, picture, masks, valid = scene()
     with pytest.raises(ValueError, match="needs a key"):
-        NoiseAttack()(embedding, picture, masks, valid, memory_encoder, None)
+        NoiseAttack()(clean_scene(embedding, picture, masks, valid, memory_encoder), None)
     with pytest.raises(ValueError, match="needs a victim"):
-        GradientAttack(patch=False)(embedding, picture, masks, valid, memory_encoder, KEY)
+        GradientAttack(patch=False)(clean_scene(embedding, picture, masks, valid, memory_encoder), KEY)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from ruac_jax.attacks.attack import clean_scene
 from ruac_jax.attacks.random import RandomAttack, random_flow, random_shift
 from ruac_jax.config import AttackConfig
 from tests.attacks.test_combined import SIZE, memory_encoder, scene
@@ -41,21 +42,21 @@ def test_flow_has_its_length_stays_in_bounds_and_moves_no_object_as_a_whole():
 def test_an_attack_follows_from_its_key_and_needs_one(memory_encoder):
     inputs = scene()
     attack = RandomAttack(SETTINGS)
-    one, again, other = (attack(*inputs, memory_encoder, key) for key in (KEY, KEY, jax.random.key(4)))
+    one, again, other = (attack(clean_scene(*inputs, memory_encoder), key) for key in (KEY, KEY, jax.random.key(4)))
     np.testing.assert_array_equal(one.image, again.image)
     assert np.abs(one.image - other.image).max() > 0.1
     assert np.abs(one.flow).max() > 0.1
     assert 0.7 < float(one.metrics["style_shift"]) / (0.5 * 0.8) < 1.2
     with pytest.raises(ValueError, match="key"):
-        attack(*inputs, memory_encoder, None)
+        attack(clean_scene(*inputs, memory_encoder), None)
 
 
 def test_halves_can_be_left_out(memory_encoder):
     inputs = scene()
-    still = RandomAttack(dataclasses.replace(SETTINGS, deformation=False))(*inputs, memory_encoder, KEY)
+    still = RandomAttack(dataclasses.replace(SETTINGS, deformation=False))(clean_scene(*inputs, memory_encoder), KEY)
     assert not still.flow.any()
     np.testing.assert_array_equal(still.masks, inputs[2] & inputs[3][:, :, None, None])
-    plain = RandomAttack(dataclasses.replace(SETTINGS, style=False))(*inputs, memory_encoder, KEY)
+    plain = RandomAttack(dataclasses.replace(SETTINGS, style=False))(clean_scene(*inputs, memory_encoder), KEY)
     assert plain.metrics.keys() == {"flow_px", "flow_px_max"}
     outside = ~jnp.any(plain.flow != 0, axis=(1, 4))
     np.testing.assert_array_equal(np.asarray(plain.image)[outside], np.asarray(inputs[1])[outside])

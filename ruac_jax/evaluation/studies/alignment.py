@@ -18,7 +18,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, UInt8
 from tqdm import tqdm
 
-from ruac_jax.attacks.attack import AttackOutput
+from ruac_jax.attacks.attack import AttackOutput, clean_scene
 from ruac_jax.attacks.combined import RUACAttack
 from ruac_jax.data.record import Record, pad_objects
 from ruac_jax.data.transforms import resize as resize_record
@@ -99,7 +99,8 @@ class FeatureShifts:
             kind: nnx.GraphDef, parameters: Any, state: Any, embedding: Array, image: Array, scene: Scene
         ) -> AttackOutput:
             encoder = nnx.merge(graph, state).memory_encoder
-            return nnx.merge(kind, parameters)(embedding, image, scene.masks, scene.valid, encoder, None)
+            clean = clean_scene(embedding, image, scene.masks, scene.valid, encoder)
+            return nnx.merge(kind, parameters)(clean, None)
 
         self._encode, self._describe, self._perturb = encode, describe, perturb
         self._noise, self._normalize, self._move = map(jax.jit, (noise_attack, normalize_image, move_points))

@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 from scipy.stats import pearsonr
 
+from ruac_jax.attacks.attack import clean_scene
 from ruac_jax.attacks.combined import RUACAttack
 from ruac_jax.config import AttackConfig
 from ruac_jax.data.record import Record
@@ -117,7 +118,7 @@ def test_shifts_are_those_of_the_attacked_image(model, network, scene):
     def by_hand(scene):
         image = normalize_image(scene.image)
         features = model.project(model.backbone(image))
-        out = attack(features.embedding, image, scene.masks, scene.valid, model.memory_encoder, None)
+        out = attack(clean_scene(features.embedding, image, scene.masks, scene.valid, model.memory_encoder), None)
         harder = model.project(model.backbone(out.image))
         still = [object_features(model, features, scene.masks, scene.points, scene.labels)]
         return out, harder, still[0]
