@@ -70,16 +70,28 @@ _STRONG: Changes = {
     "attack.bound": "straight_through",
     "optimizer.attack": 1e-3,
     "loss.adversarial": 0.5,
-    "loss.kl_stream": 2e-2,  # 1e-3 with loss.kl: a spread that does not die
-    "loss.variance": "full",
 }
 # As large as what "ours" learns (attack/style_shift in its metrics).
-_AS_STRONG: Changes = {**_STRONG, "attack.kind": "random", "attack.random_style": 0.56}
+_AS_STRONG: Changes = {**_STRONG, "attack.kind": "random", "attack.random_style": 0.62}
+# "ours" with one choice taken back, or changed for what else was tried.
+_ABLATIONS: dict[str, Changes] = {
+    "half_budget": {"attack.style_epsilon": 0.5},
+    "without_start": {"attack.random_start": 0.0},
+    "with_flow": {"attack.deformation": True},
+    "clipped": {"attack.bound": "clip"},
+    "fast_attack": {"optimizer.attack": 1e-2},
+    "adversarial_0.2": {"loss.adversarial": 0.2},
+    "live_posterior": {"loss.kl_stream": 2e-2, "loss.variance": "full"},  # 1e-3 with loss.kl: a spread that stays
+    "split": {"loss.routing": "split"},
+    "calibration_1": {"loss.calibration": 1.0},
+    "uncalibrated": {"loss.calibration": 0.0},
+}
 NANO_SYSTEMS: dict[str, Changes] = {
     **SYSTEMS,
     "ours": _STRONG,
     "ours_random": _AS_STRONG,
     "ours_random_uncalibrated": {**_AS_STRONG, "loss.calibration": 0.0},
+    **{f"ours_{name}": {**_STRONG, **changes} for name, changes in _ABLATIONS.items()},
 }
 
 NANO_WARMUP_STEPS, NANO_STEPS = 300, 150

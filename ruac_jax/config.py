@@ -50,7 +50,7 @@ class AttackConfig:
     style_epsilon: float = 0.3  # largest shift of a slot's mean or std, normalised colour units
     flow_epsilon: float = 0.15  # deformation bound in cells of the stride-16 grid
     bound: Literal["clip", "straight_through"] = "clip"
-    random_start: float = 0.0  # share of style_epsilon that shifts start from, drawn evenly, before they are learned
+    random_start: float = 0.0  # largest random shift, drawn evenly, that the learned one comes on top of; same units
     random_style: float = 0.5  # mean size of random shifts, share of style_epsilon
     random_flow: float = 0.5  # mean length of random flow over an object, share of flow_epsilon
 
@@ -279,7 +279,7 @@ def _impossible(config: Config, path: str) -> Iterator[str]:
         yield from check(
             attack.scope == "all" or not attack.graph, "attack.graph", 'False where attack.scope is not "all"'
         )
-    yield from check(0 <= attack.random_start <= 1, "attack.random_start", "a share from 0 to 1")
+    yield from check(0 <= attack.random_start <= 3, "attack.random_start", "from 0 to 3 colour units")
     for name in ("random_style", "random_flow"):
         yield from check(0 < getattr(attack, name) < 1, f"attack.{name}", "a share between 0 and 1")
     if config.pretrain is not None:

@@ -8,7 +8,7 @@ from jaxtyping import PRNGKeyArray
 from ruac_jax.attacks.attack import Attack, AttackOutput, CleanScene
 from ruac_jax.attacks.composition import Proposal, apply_proposal, restyle, style_slots
 from ruac_jax.attacks.deformation import DeformationAttacker
-from ruac_jax.attacks.style import StyleAttacker, StyleGraph
+from ruac_jax.attacks.style import StyleAttacker, StyleGraph, random_start
 from ruac_jax.config import AttackConfig
 from ruac_jax.functional.graph import pool, scene_graph
 from ruac_jax.functional.resize import resize
@@ -49,8 +49,8 @@ class RUACAttack(Attack):
         """What the attack does to the colours of each slot and to the shape of each object.
 
         `key` is for dropout in the graph network and for the random start (None for neither), and for the object of the
-        scope "single" (None for the first). A random start, as PGD has one, keeps a learned attack from becoming the
-        same few shifts for every image; the graph network sees where each slot starts.
+        scope "single" (None for the first). From a random start, as PGD has one, a learned attack makes many styles
+        harder instead of becoming the same few for every image; the graph network sees where each slot starts.
         """
         embedding, image, masks = clean.embedding, clean.image, clean.masks
         flow = None
@@ -63,10 +63,9 @@ class RUACAttack(Attack):
         cells = resize(slots.masks[..., None].astype(jnp.float32), embedding.shape[1:3], "area")[..., 0] > 0
         nodes = pool(embedding, cells)
         delta = self.style(nodes, slots.statistics, self.settings.style_epsilon)
+        start = jnp.zeros_like(delta)
         if self.settings.random_start and key is not None:
-            reach = self.settings.random_start * self.settings.style_epsilon
-            start = jax.random.uniform(jax.random.fold_in(key, 2), delta.shape, minval=-reach, maxval=reach)
-            delta = delta + start
+            start = random_start(jax.random.fold_in(key, 2), slots.statistics, self.settings.random_start)
         if self.graph is not None:
-            delta = self.graph(delta, nodes, scene_graph(nodes, masks, cells), key)
-        return Proposal(restyle(delta, slots, self.settings), flow)
+            delta = self.graph(start + delta, nodes, scene_graph(nodes, masks, cells), key) - start
+        return Proposal(restyle(delta, slots, self.settings, start), flow)

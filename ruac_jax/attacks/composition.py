@@ -50,11 +50,13 @@ class Style(NamedTuple):
 
     Attributes:
       slots: the regions.
-      delta: shifts of mean (3) and standard deviation (3); zero where a slot keeps its colours.
-      saturated: entries that sit at a bound.
+      start: random shifts of mean (3) and standard deviation (3) that come before `delta`.
+      delta: shifts within the budget; both are zero where a slot keeps its colours.
+      saturated: entries of `delta` that sit at a bound.
     """
 
     slots: StyleSlots
+    start: Float[Array, "b s 6"]
     delta: Float[Array, "b s 6"]
     saturated: Bool[Array, "b s 6"]
 
@@ -91,11 +93,14 @@ def style_slots(
     return StyleSlots(slots, owner, slot_statistics(image, owner, k + 1), styled)
 
 
-def restyle(delta: Float[Array, "b s 6"], slots: StyleSlots, settings: AttackConfig) -> Style:
-    """Bounds a change of colours by the budget and keeps it to the slots that are styled."""
-    bounded, saturated = limit_delta(delta, slots.statistics, settings.style_epsilon, settings.bound)
+def restyle(
+    delta: Float[Array, "b s 6"], slots: StyleSlots, settings: AttackConfig, start: Float[Array, "b s 6"] | None = None
+) -> Style:
+    """Bounds a change of colours, on top of `start` (None: of none), and keeps both to the slots that are styled."""
+    start = jnp.zeros_like(delta) if start is None else start
+    bounded, saturated = limit_delta(delta, slots.statistics, settings.style_epsilon, settings.bound, start)
     styled = slots.styled[..., None]
-    return Style(slots, jnp.where(styled, bounded, 0.0), saturated & styled)
+    return Style(slots, jnp.where(styled, start, 0.0), jnp.where(styled, bounded, 0.0), saturated & styled)
 
 
 def apply_proposal(image: Float[Array, "b H W 3"], masks: Bool[Array, "b k H W"], proposal: Proposal) -> AttackOutput:
@@ -111,7 +116,7 @@ def apply_proposal(image: Float[Array, "b H W 3"], masks: Bool[Array, "b k H W"]
     owner = owner_map(masks)
     if style is not None:
         owner = style.slots.owner
-        change = recolouring(reverse_gradient(style.delta), style.slots.statistics)
+        change = recolouring(style.start + reverse_gradient(style.delta), style.slots.statistics)
         metrics = _style_metrics(style)
     styled = image if change is None else recolour(image, owner, change)
     if flow is None:
@@ -127,7 +132,7 @@ def _style_metrics(style: Style) -> Metrics:
     present = style.slots.styled[..., None].astype(jnp.float32)
     entries = jnp.maximum(present.sum() * style.delta.shape[-1], 1.0)
     return {
-        "style_shift": (jax.lax.stop_gradient(jnp.abs(style.delta)) * present).sum() / entries,
+        "style_shift": (jax.lax.stop_gradient(jnp.abs(style.start + style.delta)) * present).sum() / entries,
         "style_saturated": (style.saturated.astype(jnp.float32) * present).sum() / entries,
     }
 

@@ -20,7 +20,7 @@ class ControlAttack(Attack):
     """A learned attack, changed at random.
 
     "signs" keeps the size of every colour shift and flow vector and draws signs, one per entry and one turn by 0, 90,
-    180 or 270 degrees per object; "uniform" draws both anew, evenly within the budget.
+    180 or 270 degrees per object; "uniform" draws both anew, evenly within the budget. Both keep a random start.
     """
 
     def __init__(self, learned: RUACAttack, control: Literal["signs", "uniform"]):
@@ -41,7 +41,7 @@ class ControlAttack(Attack):
             else:
                 limit = settings.style_epsilon
                 delta = jax.random.uniform(key_style, style.delta.shape, minval=-limit, maxval=limit)
-            style = restyle(delta, style.slots, settings)
+            style = restyle(delta, style.slots, settings, style.start)
         if flow is not None:
             if self.control == "signs":
                 flow = _turn(flow, jax.random.randint(key_flow, flow.shape[:2], 0, 4))

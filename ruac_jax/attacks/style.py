@@ -82,10 +82,16 @@ def _lowest_std_shift(statistics: SlotStatistics) -> Float[Array, "b s 3"]:
     return jnp.minimum(statistics.std, STD_FLOOR) - statistics.std
 
 
+def random_start(key: PRNGKeyArray, statistics: SlotStatistics, reach: float) -> Float[Array, "b s 6"]:
+    """Deltas drawn evenly from [-reach, reach], standard deviations bounded below by min(std, 0.1)."""
+    drawn = jax.random.uniform(key, (*statistics.mean.shape[:2], NUMBERS), minval=-reach, maxval=reach)
+    return jnp.concatenate([drawn[..., :3], jnp.maximum(drawn[..., 3:], _lowest_std_shift(statistics))], axis=-1)
+
+
 def limit_delta(
-    delta: Float[Array, "b s 6"], statistics: SlotStatistics, epsilon: float, bound: Bound
+    delta: Float[Array, "b s 6"], statistics: SlotStatistics, epsilon: float, bound: Bound, start: Float[Array, "b s 6"]
 ) -> tuple[Float[Array, "b s 6"], Bool[Array, "b s 6"]]:
-    """Bounds deltas to [-epsilon, epsilon] and the standard deviations below by min(std, 0.1).
+    """Bounds deltas to [-epsilon, epsilon], and the standard deviations below by min(std, 0.1), `start` included.
 
     A hard clip ("clip", the reference's) passes no gradient to what lies outside; "straight_through" passes it
     whole, so that a saturated attacker still learns.
@@ -93,7 +99,7 @@ def limit_delta(
     Returns:
       The bounded deltas, and which entries sit at a bound.
     """
-    floor = jnp.maximum(_lowest_std_shift(statistics), -epsilon)
+    floor = jnp.maximum(_lowest_std_shift(statistics) - start[..., 3:], -epsilon)
     lower = jnp.concatenate([jnp.full_like(floor, -epsilon), floor], axis=-1)
     bounded = jnp.clip(delta, lower, epsilon)
     saturated = (delta < lower) | (delta > epsilon)

@@ -24,6 +24,7 @@ METRICS = (
     "auroc_object",
     "ece",
     "nll",
+    "nll_matched",
     "pcc_soft",
     "pavpu",
     "pavpu_matched",

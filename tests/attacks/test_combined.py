@@ -290,15 +290,28 @@ def test_metrics_by_their_definition(memory_encoder):
     np.testing.assert_allclose(got.metrics["flow_px_max"], length.max(), rtol=1e-6)
 
 
-def test_a_random_start_spreads_shifts_evenly_over_its_share_of_the_budget(memory_encoder):
-    settings = dataclasses.replace(STRONG, graph=False, deformation=False, random_start=0.5)
-    attack, clean = make(settings, scale=None), clean_scene(*scene(), memory_encoder)
-    propose = jax.jit(lambda key: attack.propose(clean, key).style.delta[0, 0, :3])
-    learned = attack.propose(clean, None).style.delta[0, 0, :3]
-    drawn = np.stack([propose(key) for key in jax.random.split(jax.random.key(0), 200)]) - np.asarray(learned)
-    assert np.abs(drawn).max() <= 0.5 + 1e-6
-    np.testing.assert_allclose(drawn.mean(axis=0), 0, atol=0.08)  # four standard errors
-    np.testing.assert_allclose(drawn.std(axis=0), 0.5 / np.sqrt(3), atol=0.04)
+def test_learned_shifts_come_on_top_of_a_random_start_within_a_budget_of_their_own(memory_encoder):
+    settings = dataclasses.replace(STRONG, style_epsilon=0.3, deformation=False, random_start=0.5)
+    attack, clean = make(settings), clean_scene(*scene(), memory_encoder)
+    propose = jax.jit(lambda key: attack.propose(clean, key).style)
+    drawn = [propose(key) for key in jax.random.split(jax.random.key(0), 200)]
+    start = np.stack([style.start[0, 0] for style in drawn])
+    assert np.abs(start).max() <= 0.5 + 1e-6
+    np.testing.assert_allclose(start[:, :3].mean(axis=0), 0, atol=0.08)  # four standard errors
+    np.testing.assert_allclose(start[:, :3].std(axis=0), 0.5 / np.sqrt(3), atol=0.04)
+    learned = np.stack([style.delta[0, 0] for style in drawn])
+    assert 0.1 < np.abs(learned).max() <= 0.3 + 1e-6
+    slots = drawn[0].slots
+    lowest = np.minimum(slots.statistics.std, 0.1) - 1e-6
+    for style in drawn[:20]:
+        total = np.asarray(style.start + style.delta)
+        assert (total[..., 3:] + np.asarray(slots.statistics.std) >= lowest)[np.asarray(slots.styled)].all()
+        assert not total[~np.asarray(slots.styled)].any()
+    expected = np.abs(np.asarray(drawn[0].start + drawn[0].delta))[np.asarray(slots.styled)].mean()
+    output = attack(clean, jax.random.split(jax.random.key(0), 200)[0])
+    np.testing.assert_allclose(output.metrics["style_shift"], expected, rtol=1e-4)
+    still = attack.propose(clean, None).style
+    assert not np.asarray(still.start).any()
 
 
 def test_parts_must_fit_together():

@@ -107,7 +107,7 @@ def test_dropout_is_unbiased_and_follows_its_key(rng):
 def test_deltas_end_within_their_bounds(rng, bound):
     before = statistics()
     delta = jnp.asarray(rng.normal(size=(2, 4, 6)), jnp.float32)
-    got, saturated = (np.asarray(a) for a in limit_delta(delta, before, 0.4, bound))
+    got, saturated = (np.asarray(a) for a in limit_delta(delta, before, 0.4, bound, jnp.zeros_like(delta)))
     std = np.asarray(before.std)
     assert np.abs(got).max() <= 0.4 + 1e-6
     assert (std + got[..., 3:] >= np.minimum(std, 0.1) - 1e-6).all()
@@ -122,7 +122,7 @@ def test_only_the_straight_bound_teaches_saturated_entries():
     before = SlotStatistics(jnp.zeros((1, 1, 3)), jnp.full((1, 1, 3), 0.2))
     delta = jnp.asarray([[[0.5, -0.5, 0.1, 0.5, -0.2, 0.1]]])  # the floor leaves -0.1 to the std
     gradient = {
-        b: jax.grad(lambda d, b=b: limit_delta(d, before, 0.3, b)[0].sum())(delta)[0, 0]
+        b: jax.grad(lambda d, b=b: limit_delta(d, before, 0.3, b, jnp.zeros_like(d))[0].sum())(delta)[0, 0]
         for b in ("clip", "straight_through")
     }
     np.testing.assert_array_equal(gradient["clip"], [0, 0, 1, 0, 0, 1])
