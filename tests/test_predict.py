@@ -172,6 +172,13 @@ def test_everything_is_segmented_without_prompts(folder):
     }
 
 
+@pytest.mark.slow
+def test_filters_that_nothing_passes_are_named(folder):
+    done = succeed("photo.png", "--auto", "--points_per_side=2", "--least_iou=1", "--output=strict", cwd=folder)
+    assert "photo: 0 masks" in done.stdout
+    assert "no mask passed --least_iou 1 and --least_stability 0.95" in done.stdout
+
+
 def test_help_shows_examples(folder):
     done = run("--help", cwd=folder)
     assert "python -m ruac_jax.predict photo.jpg --checkpoint MODEL --point 420,310" in done.stdout
