@@ -62,6 +62,8 @@ SYSTEMS: dict[str, Changes] = {
     "random_uncalibrated": {"attack.kind": "random", "loss.calibration": 0.0},
 }
 
+_FROZEN: Changes = {"optimizer.encoder": 0.0}
+
 # What a nano network needs to be harmed, and helped, by an attack in few steps: chosen on the development domains.
 # Learned shifts within the published budget, on top of random ones that are far larger.
 _STRONG: Changes = {
@@ -85,12 +87,15 @@ _ABLATIONS: dict[str, Changes] = {
     "split": {"loss.routing": "split"},
     "calibration_1": {"loss.calibration": 1.0},
     "uncalibrated": {"loss.calibration": 0.0},
+    "frozen": _FROZEN,
 }
 NANO_SYSTEMS: dict[str, Changes] = {
     **SYSTEMS,
+    "sam2_ft_lora": {**SYSTEMS["sam2_ft_lora"], **_FROZEN},
     "ours": _STRONG,
     "ours_random": _AS_STRONG,
     "ours_random_uncalibrated": {**_AS_STRONG, "loss.calibration": 0.0},
+    "ours_random_frozen": {**_AS_STRONG, **_FROZEN},
     **{f"ours_{name}": {**_STRONG, **changes} for name, changes in _ABLATIONS.items()},
 }
 
@@ -118,9 +123,14 @@ def get_config(name: str = "ruac") -> ConfigDict:
 
 
 def nano(system: str, seed: int = 0, steps: int = NANO_STEPS) -> ConfigDict:
-    """A system on the nano network: base, warm-up of the head, then `steps` steps of its own."""
+    """A system on the nano network: base, warm-up of the head, then `steps` steps of its own.
+
+    The encoder learns too, where the paper freezes one that has seen billions of masks: that of the base has seen one
+    domain, and what it does not pass on no decoder can learn.
+    """
     changes = NANO_SYSTEMS[system]
-    config = _changed(quickstart.shared(), {**_NANO_RATES, **changes, "seed": seed})
+    rates = {**_NANO_RATES, "optimizer.encoder": 5e-4}
+    config = _changed(quickstart.shared(), {**rates, **changes, "seed": seed})
     schedule = config.schedule
     adversarial, kl = schedule.adversarial_epochs > 0, schedule.kl_epochs > 0
     schedule.segmentation_epochs, schedule.kl_epochs = int(not (adversarial or kl)), int(kl and not adversarial)
