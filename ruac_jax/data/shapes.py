@@ -19,11 +19,14 @@ TARGETS: dict[str, Kind] = {name: domain.kind for name, domain in DOMAINS.items(
 HELD_OUT = tuple(name for name in TARGETS if DOMAINS[name].held_out)  # never looked at when settings were chosen
 DEVELOPMENT = tuple(name for name in TARGETS if name not in HELD_OUT)
 SPLITS = ("train", "validation")
-_CACHE_BYTES = 200 * 2**20
+
+_Drawn = tuple[UInt8[np.ndarray, "s s 3"], UInt8[np.ndarray, "s s"], int]
+_MEMORY_BYTES = 400 * 2**20
+_memory: dict[tuple[int, str, str, int, int], _Drawn] = {}  # of the whole process: runs of a study see the same images
 
 
 class ShapesSource:
-    """Random access to one domain; images are drawn on first use and then kept (up to 200 MB)."""
+    """Random access to one domain; images are drawn on first use and then kept (up to 400 MB in a process)."""
 
     def __init__(self, domain: str, split: str = "train", *, size: int = 128, num_images: int = 2000, seed: int = 0):
         """Prepares a domain; nothing is drawn yet.
@@ -44,7 +47,6 @@ class ShapesSource:
                 raise UserError(f"no generated {what} {value!r}; did you mean {nearest!r}? known: {', '.join(known)}")
         self.domain, self.split, self.size = domain, split, size
         self._num_images, self._seed = num_images, seed
-        self._cache: dict[int, tuple[UInt8[np.ndarray, "s s 3"], UInt8[np.ndarray, "s s"], int]] = {}
 
     def __len__(self) -> int:
         return self._num_images
@@ -52,16 +54,13 @@ class ShapesSource:
     def __getitem__(self, index: int) -> Record:
         if not 0 <= index < self._num_images:
             raise IndexError(f"image {index} of {self._num_images}")
-        drawn = self._cache.get(index)
+        name = (self._seed, self.domain, self.split, self.size, index)
+        drawn = _memory.get(name)
         if drawn is None:
-            key = [self._seed, zlib.crc32(self.domain.encode()), SPLITS.index(self.split), index]
-            rng = np.random.default_rng(key)
+            rng = np.random.default_rng([self._seed, zlib.crc32(self.domain.encode()), SPLITS.index(self.split), index])
             drawn = draw(DOMAINS[self.domain].scene(rng, self.size), rng)
-            if len(self._cache) < _CACHE_BYTES // (4 * self.size**2):
-                self._cache[index] = drawn
+            if len(_memory) < _MEMORY_BYTES // (4 * self.size**2):
+                _memory[name] = drawn
         image, bits, count = drawn
         masks = (bits[None] >> np.arange(count, dtype=np.uint8)[:, None, None] & 1).astype(bool)
         return Record(image=image.copy(), masks=masks, image_id=f"{self.domain}/{self.split}/{index:06d}")
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_cache": {}}  # worker processes draw their own
