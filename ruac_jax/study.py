@@ -123,7 +123,7 @@ def _shift() -> str:
     outcomes = run_study(entries, domains, output, _IMAGES.value, _DATA_DIR.value)
     given = [
         f"--{flag.name} {','.join(flag.value) if isinstance(flag.value, list) else flag.value}"
-        for flag in (_SEEDS, _SYSTEMS, _TRAIN_ON, _DATASETS, _IMAGES)
+        for flag in (_SEEDS, _SYSTEMS, _TRAIN_ON, _DATASETS, _IMAGES, _OUTPUT)
         if flag.value != flag.default
     ]
     command = " ".join(["python -m ruac_jax.study shift", *given, *(["--held_out"] if _HELD_OUT.value else [])])
