@@ -92,7 +92,7 @@ def test_an_outcome_of_other_settings_does_not_count(study):
     assert load_outcome(folder / "nothing.json", identity(entry, NAMES, 2)) is None
     (folder / "broken.json").write_text("{")
     assert load_outcome(folder / "broken.json", identity(entry, NAMES, 2)) is None
-    assert json.loads((folder / "ours.json").read_text())["identity"]["config"]["attack"]["style_epsilon"] == 1.0
+    assert json.loads((folder / "ours.json").read_text())["identity"]["config"]["attack"]["random_start"] == 1.0
 
 
 def test_the_report_hides_held_out_domains_until_asked(tmp_path):
