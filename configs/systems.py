@@ -180,8 +180,5 @@ BENCHMARK: dict[str, Callable[[int], ConfigDict]] = {
     "sam2": base,
     "uctta": base,
     **{name: functools.partial(nano, name) for name in NANO_SYSTEMS},
-    **{
-        f"{name}_long": functools.partial(nano, name, steps=NANO_LONG_STEPS)
-        for name in ("bayes", "ours", "ours_random")
-    },
+    **{f"{name}_long": functools.partial(nano, name, steps=NANO_LONG_STEPS) for name in _LONG},
 }

@@ -81,10 +81,8 @@ def main(argv: Sequence[str]) -> None:
             lines += _lines(name, found["masks"], options.auto)
         _write_json(unfinished / SUMMARY, common | {"images": summary})
     if options.auto and not any(entry["masks"] for entry in summary.values()):
-        lines.append(
-            f"no mask passed --least_iou {options.least_iou:g} and --least_stability {options.least_stability:g}"
-        )
-        lines.append("a small or unsure network needs lower ones, such as --least_iou 0.5 --least_stability 0.8")
+        limits = f"--least_iou {options.least_iou:g} and --least_stability {options.least_stability:g}"
+        lines.append(f"no mask passed {limits}; a small or unsure network needs lower ones")
     print("\n".join([*lines, f"written to {output}"]))
 
 

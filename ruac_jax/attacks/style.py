@@ -83,7 +83,8 @@ def _lowest_std_shift(statistics: SlotStatistics) -> Float[Array, "b s 3"]:
 
 
 def random_start(key: PRNGKeyArray, statistics: SlotStatistics, reach: float) -> Float[Array, "b s 6"]:
-    """Deltas drawn evenly from [-reach, reach], standard deviations bounded below by min(std, 0.1)."""
+    """Deltas drawn evenly from [-reach, reach], reach in normalised colour units; a standard deviation stays above
+    min(std, 0.1)."""
     drawn = jax.random.uniform(key, (*statistics.mean.shape[:2], NUMBERS), minval=-reach, maxval=reach)
     return jnp.concatenate([drawn[..., :3], jnp.maximum(drawn[..., 3:], _lowest_std_shift(statistics))], axis=-1)
 
@@ -91,7 +92,7 @@ def random_start(key: PRNGKeyArray, statistics: SlotStatistics, reach: float) ->
 def limit_delta(
     delta: Float[Array, "b s 6"], statistics: SlotStatistics, epsilon: float, bound: Bound, start: Float[Array, "b s 6"]
 ) -> tuple[Float[Array, "b s 6"], Bool[Array, "b s 6"]]:
-    """Bounds deltas to [-epsilon, epsilon], and the standard deviations below by min(std, 0.1), `start` included.
+    """Bounds deltas to [-epsilon, epsilon]; a standard deviation, after `start` and delta, stays above min(std, 0.1).
 
     A hard clip ("clip", the reference's) passes no gradient to what lies outside; "straight_through" passes it
     whole, so that a saturated attacker still learns.

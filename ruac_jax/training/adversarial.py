@@ -41,7 +41,7 @@ def adversarial_branch(
     keys: tuple[PRNGKeyArray, PRNGKeyArray],
     dtype: jnp.dtype,
 ) -> AdversarialBranch:
-    """Attacks a batch and encodes it again.
+    """Attacks a batch and encodes it again (section 3.3; prompts: docs/method.md, adversarial prompts).
 
     Args:
       system: network and attack.

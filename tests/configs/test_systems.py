@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from configs import ruac
-from configs.systems import BENCHMARK, NANO_STEPS, NANO_SYSTEMS, SYSTEMS, get_config, nano, trained_on
+from configs.systems import BENCHMARK, NANO_LONG_STEPS, NANO_STEPS, NANO_SYSTEMS, SYSTEMS, get_config, nano, trained_on
 from ruac_jax.config import parse_config
 from ruac_jax.errors import UserError
 from ruac_jax.training.loop import stretches
@@ -42,6 +42,23 @@ def test_nano_runs_start_alike_and_train_as_long(name):
     assert config.pretrain.pretrain == parse_config(nano("ours")).pretrain.pretrain
     adversarial = NANO_SYSTEMS[name].get("schedule.adversarial_epochs", 1)
     assert config.schedule.adversarial_epochs == adversarial
+
+
+def test_long_rows_differ_from_their_own_in_length_alone():
+    long = [name for name in BENCHMARK if name.endswith("_long")]
+    assert len(long) == 3
+    for name in long:
+        mine, own = (
+            flat(dataclasses.asdict(parse_config(BENCHMARK[n](0)))) for n in (name, name.removesuffix("_long"))
+        )
+        assert {key for key in mine if mine[key] != own[key]} == {"schedule.steps_per_epoch"}
+        assert mine["schedule.steps_per_epoch"] == NANO_LONG_STEPS > NANO_STEPS
+
+
+def test_only_lora_and_the_frozen_rows_keep_the_encoder_and_no_warmup_trains_it():
+    kept = {name for name in NANO_SYSTEMS if parse_config(nano(name)).optimizer.encoder == 0}
+    assert kept == {"sam2_ft_lora", "ours_frozen", "ours_random_frozen"}
+    assert {parse_config(nano(name)).pretrain.optimizer.encoder for name in NANO_SYSTEMS} == {0.0}
 
 
 def test_a_seed_reaches_every_part():
