@@ -65,9 +65,10 @@ SYSTEMS: dict[str, Changes] = {
 _FROZEN: Changes = {"optimizer.encoder": 0.0}
 
 # What a nano network needs to be harmed, and helped, by an attack in few steps: chosen on the development domains.
-# Learned shifts within the published budget, on top of random ones that are far larger.
+# Learned shifts within the published budget, on top of random ones that are far larger, and fading of whole images.
 _STRONG: Changes = {
     "attack.random_start": 1.0,
+    "attack.lowest_contrast": 0.1,
     "attack.deformation": False,
     "attack.bound": "straight_through",
     "optimizer.attack": 1e-3,
@@ -79,6 +80,7 @@ _AS_STRONG: Changes = {**_STRONG, "attack.kind": "random", "attack.style_epsilon
 _ABLATIONS: dict[str, Changes] = {
     "wide": {"attack.style_epsilon": 1.0},
     "without_start": {"attack.random_start": 0.0},
+    "without_fade": {"attack.lowest_contrast": 1.0},
     "with_flow": {"attack.deformation": True},
     "clipped": {"attack.bound": "clip"},
     "fast_attack": {"optimizer.attack": 1e-2},
@@ -96,6 +98,8 @@ NANO_SYSTEMS: dict[str, Changes] = {
     "ours_random": _AS_STRONG,
     "ours_random_uncalibrated": {**_AS_STRONG, "loss.calibration": 0.0},
     "ours_random_frozen": {**_AS_STRONG, **_FROZEN},
+    "ours_random_without_fade": {**_AS_STRONG, "attack.lowest_contrast": 1.0},
+    "ours_fade": {**_AS_STRONG, "attack.style": False, "attack.graph": False},
     **{f"ours_{name}": {**_STRONG, **changes} for name, changes in _ABLATIONS.items()},
 }
 

@@ -53,6 +53,7 @@ class AttackConfig:
     random_start: float = 0.0  # largest random shift, drawn evenly, that the learned one comes on top of; same units
     random_style: float = 0.5  # mean size of random shifts, share of style_epsilon
     random_flow: float = 0.5  # mean length of random flow over an object, share of flow_epsilon
+    lowest_contrast: float = 1.0  # least that fading leaves of an attacked image's contrast; 1: no fading
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,8 +270,9 @@ def _impossible(config: Config, path: str) -> Iterator[str]:
     )
     attack = config.attack
     colours_or_shapes = attack.kind in ("learned", "random")
+    fades = attack.kind == "random" and attack.lowest_contrast < 1  # a learned attack has something to learn
     yield from check(
-        not colours_or_shapes or attack.style or attack.deformation or not config.schedule.adversarial_epochs,
+        not colours_or_shapes or attack.style or attack.deformation or fades or not config.schedule.adversarial_epochs,
         "schedule.adversarial_epochs",
         "0 where attack.style and attack.deformation are both off",
     )
@@ -280,6 +282,7 @@ def _impossible(config: Config, path: str) -> Iterator[str]:
             attack.scope == "all" or not attack.graph, "attack.graph", 'False where attack.scope is not "all"'
         )
     yield from check(0 <= attack.random_start <= 3, "attack.random_start", "from 0 to 3 colour units")
+    yield from check(0 < attack.lowest_contrast <= 1, "attack.lowest_contrast", "above 0, at most 1 (no fading)")
     for name in ("random_style", "random_flow"):
         yield from check(0 < getattr(attack, name) < 1, f"attack.{name}", "a share between 0 and 1")
     if config.pretrain is not None:

@@ -78,6 +78,19 @@ def test_attack_switched_off_needs_no_adversarial_epochs():
     assert parse_config(values).attack.style is False
 
 
+def test_fading_alone_is_an_attack_of_the_random_kind_only():
+    values = dataclasses.asdict(Config())
+    values["attack"] |= {"style": False, "graph": False, "deformation": False, "lowest_contrast": 0.1}
+    with pytest.raises(UserError, match="adversarial_epochs"):
+        parse_config(values)
+    values["attack"]["kind"] = "random"
+    assert parse_config(values).attack.lowest_contrast == 0.1
+    for wrong in (0.0, 1.1):
+        values["attack"]["lowest_contrast"] = wrong
+        with pytest.raises(UserError, match="lowest_contrast"):
+            parse_config(values)
+
+
 def test_pretraining_is_checked_too():
     config = default_config()
     config.pretrain = default_config()

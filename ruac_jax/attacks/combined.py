@@ -8,6 +8,7 @@ from jaxtyping import PRNGKeyArray
 from ruac_jax.attacks.attack import Attack, AttackOutput, CleanScene
 from ruac_jax.attacks.composition import Proposal, apply_proposal, restyle, style_slots
 from ruac_jax.attacks.deformation import DeformationAttacker
+from ruac_jax.attacks.fade import random_fade
 from ruac_jax.attacks.style import StyleAttacker, StyleGraph, random_start
 from ruac_jax.config import AttackConfig
 from ruac_jax.functional.graph import pool, scene_graph
@@ -48,16 +49,20 @@ class RUACAttack(Attack):
     def propose(self, clean: CleanScene, key: PRNGKeyArray | None) -> Proposal:
         """What the attack does to the colours of each slot and to the shape of each object.
 
-        `key` is for dropout in the graph network and for the random start (None for neither), and for the object of the
-        scope "single" (None for the first). From a random start, as PGD has one, a learned attack makes many styles
-        harder instead of becoming the same few for every image; the graph network sees where each slot starts.
+        `key` is for dropout in the graph network, for the random start and for fading (None for none of them), and for
+        the object of the scope "single" (None for the first). From a random start, as PGD has one, a learned attack
+        makes many styles harder instead of becoming the same few for every image; the graph network sees where each
+        slot starts.
         """
         embedding, image, masks = clean.embedding, clean.image, clean.masks
         flow = None
         if self.deformation is not None:
             flow = self.deformation(embedding, masks, clean.memory_encoder, self.settings.flow_epsilon)
+        fade = None
+        if self.settings.lowest_contrast < 1 and key is not None:
+            fade = random_fade(jax.random.fold_in(key, 3), image.shape[0], self.settings.lowest_contrast)
         if self.style is None:
-            return Proposal(None, flow)
+            return Proposal(None, flow, fade)
         slots = style_slots(image, masks, self.settings.scope, key)
         # A cell belongs to every slot with a pixel in it, so that small objects do not vanish.
         cells = resize(slots.masks[..., None].astype(jnp.float32), embedding.shape[1:3], "area")[..., 0] > 0
@@ -68,4 +73,4 @@ class RUACAttack(Attack):
             start = random_start(jax.random.fold_in(key, 2), slots.statistics, self.settings.random_start)
         if self.graph is not None:
             delta = self.graph(start + delta, nodes, scene_graph(nodes, masks, cells), key) - start
-        return Proposal(restyle(delta, slots, self.settings, start), flow)
+        return Proposal(restyle(delta, slots, self.settings, start), flow, fade)

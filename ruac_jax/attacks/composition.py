@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from ruac_jax.attacks.attack import AttackOutput, unmoved
+from ruac_jax.attacks.fade import Fade, apply_fade
 from ruac_jax.attacks.style import limit_delta
 from ruac_jax.config import AttackConfig, Scope
 from ruac_jax.functional.adain import (
@@ -62,10 +63,17 @@ class Style(NamedTuple):
 
 
 class Proposal(NamedTuple):
-    """What an attack does to a batch; None for what it leaves alone. `flow` is (dx, dy) in px, backward."""
+    """What an attack does to a batch; None for what it leaves alone.
+
+    Attributes:
+      style: of the slots.
+      flow: of each object, (dx, dy) in px, backward.
+      fade: of whole images, last of all.
+    """
 
     style: Style | None
     flow: Float[Array, "b k H W 2"] | None
+    fade: Fade | None = None
 
 
 def style_slots(
@@ -104,14 +112,14 @@ def restyle(
 
 
 def apply_proposal(image: Float[Array, "b H W 3"], masks: Bool[Array, "b k H W"], proposal: Proposal) -> AttackOutput:
-    """Styles and warps a batch. The change of colours gets its gradient reversed; a flow comes with its own reversed.
+    """Styles, warps and fades a batch. Colour shifts get their gradient reversed; a flow comes with its own reversed.
 
     Args:
       image: clean, constant.
       masks: of valid objects.
       proposal: what to do.
     """
-    style, flow = proposal
+    style, flow, fade = proposal
     change, metrics = None, {}
     owner = owner_map(masks)
     if style is not None:
@@ -119,12 +127,16 @@ def apply_proposal(image: Float[Array, "b H W 3"], masks: Bool[Array, "b k H W"]
         change = recolouring(style.start + reverse_gradient(style.delta), style.slots.statistics)
         metrics = _style_metrics(style)
     styled = image if change is None else recolour(image, owner, change)
-    if flow is None:
-        return unmoved(styled, masks, metrics)
-    metrics |= _flow_metrics(flow, masks)
-    moved = warp_masks(masks, flow)
-    attacked = _compose(image, styled, owner, change, flow, coverage(masks, moved))
-    return AttackOutput(attacked, moved, jax.lax.stop_gradient(flow), metrics)
+    attacked = unmoved(styled, masks, metrics)
+    if flow is not None:
+        metrics |= _flow_metrics(flow, masks)
+        moved = warp_masks(masks, flow)
+        composed = _compose(image, styled, owner, change, flow, coverage(masks, moved))
+        attacked = AttackOutput(composed, moved, jax.lax.stop_gradient(flow), metrics)
+    if fade is not None:
+        faded = apply_fade(attacked.image, fade)
+        attacked = attacked._replace(image=faded, metrics=metrics | {"contrast": fade.contrast.mean()})
+    return attacked
 
 
 def _style_metrics(style: Style) -> Metrics:

@@ -20,7 +20,8 @@ class ControlAttack(Attack):
     """A learned attack, changed at random.
 
     "signs" keeps the size of every colour shift and flow vector and draws signs, one per entry and one turn by 0, 90,
-    180 or 270 degrees per object; "uniform" draws both anew, evenly within the budget. Both keep a random start.
+    180 or 270 degrees per object; "uniform" draws both anew, evenly within the budget. Both keep a random start and
+    fading.
     """
 
     def __init__(self, learned: RUACAttack, control: Literal["signs", "uniform"]):
@@ -33,7 +34,7 @@ class ControlAttack(Attack):
             raise ValueError("a control needs a key")
         image, masks = clean.image, clean.masks
         key_learned, key_style, key_flow = jax.random.split(key, 3)
-        style, flow = self.learned.propose(clean, key_learned)
+        style, flow, fade = self.learned.propose(clean, key_learned)
         settings = self.learned.settings
         if style is not None:
             if self.control == "signs":
@@ -50,7 +51,7 @@ class ControlAttack(Attack):
                 limit = settings.flow_epsilon * (image.shape[1] // grid[0])
                 drawn = jax.random.uniform(key_flow, (*masks.shape[:2], *grid, 2), minval=-limit, maxval=limit)
                 flow = resize(centred_flow(drawn, masks), masks.shape[2:], "bilinear")
-        return apply_proposal(image, masks, Proposal(style, flow))
+        return apply_proposal(image, masks, Proposal(style, flow, fade))
 
 
 def _turn(flow: Float[Array, "b k h w 2"], quarters: Array) -> Float[Array, "b k h w 2"]:

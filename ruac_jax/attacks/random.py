@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from ruac_jax.attacks.attack import Attack, AttackOutput, CleanScene
 from ruac_jax.attacks.composition import Proposal, apply_proposal, restyle, style_slots
 from ruac_jax.attacks.deformation import bounded_flow
+from ruac_jax.attacks.fade import random_fade
 from ruac_jax.attacks.style import NUMBERS
 from ruac_jax.config import AttackConfig
 from ruac_jax.functional.resize import resize
@@ -33,7 +34,7 @@ class RandomAttack(Attack):
             raise ValueError("a random attack needs a key")
         settings, image, masks = self.settings, clean.image, clean.masks
         key_scope, key_style, key_flow = jax.random.split(key, 3)
-        style, flow = None, None
+        style, flow, fade = None, None, None
         if settings.style:
             slots = style_slots(image, masks, settings.scope, key_scope)
             shape = (*slots.styled.shape, NUMBERS)
@@ -49,7 +50,9 @@ class RandomAttack(Attack):
                 settings.flow_epsilon * stride,
                 settings.random_flow * settings.flow_epsilon * stride,
             )
-        return apply_proposal(image, masks, Proposal(style, flow))
+        if settings.lowest_contrast < 1:
+            fade = random_fade(jax.random.fold_in(key, 3), image.shape[0], settings.lowest_contrast)
+        return apply_proposal(image, masks, Proposal(style, flow, fade))
 
 
 def random_shift(key: PRNGKeyArray, shape: tuple[int, ...], epsilon: float, size: float) -> Float[Array, "..."]:
