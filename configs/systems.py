@@ -66,9 +66,7 @@ _FROZEN: Changes = {"optimizer.encoder": 0.0}
 
 # What a nano network needs to be harmed, and helped, by an attack in few steps: chosen on the development domains.
 # Learned shifts within the published budget, on top of random ones that are far larger, and fading of whole images.
-# Without a warm-up of the learning rate such attacks can end in empty masks within 20 steps (docs/results).
 _STRONG: Changes = {
-    "optimizer.warmup_steps": 30,
     "attack.random_start": 1.0,
     "attack.lowest_contrast": 0.1,
     "attack.deformation": False,
@@ -83,7 +81,6 @@ _ABLATIONS: dict[str, Changes] = {
     "wide": {"attack.style_epsilon": 1.0},
     "without_start": {"attack.random_start": 0.0},
     "without_fade": {"attack.lowest_contrast": 1.0},
-    "without_warmup": {"optimizer.warmup_steps": 0},
     "with_flow": {"attack.deformation": True},
     "clipped": {"attack.bound": "clip"},
     "fast_attack": {"optimizer.attack": 1e-2},
@@ -97,12 +94,10 @@ _ABLATIONS: dict[str, Changes] = {
 NANO_SYSTEMS: dict[str, Changes] = {
     **SYSTEMS,
     "sam2_ft_lora": {**SYSTEMS["sam2_ft_lora"], **_FROZEN},
-    "bayes_warmup": {**_NO_ATTACK, "optimizer.warmup_steps": _STRONG["optimizer.warmup_steps"]},
     "ours": _STRONG,
     "ours_random": _AS_STRONG,
     "ours_random_uncalibrated": {**_AS_STRONG, "loss.calibration": 0.0},
     "ours_random_frozen": {**_AS_STRONG, **_FROZEN},
-    "ours_random_without_warmup": {**_AS_STRONG, "optimizer.warmup_steps": 0},
     "ours_fade": {**_AS_STRONG, "attack.style": False, "attack.graph": False},
     **{f"ours_{name}": {**_STRONG, **changes} for name, changes in _ABLATIONS.items()},
 }
@@ -115,6 +110,7 @@ _NANO_RATES: Changes = {
     "optimizer.head": 3e-3,
     "optimizer.adapter": 1e-3,
     "optimizer.attack": 1e-2,
+    "optimizer.warmup_steps": 30,  # without it a strong attack can end in empty masks within 20 steps
     "interaction.corrections": 1,
 }
 

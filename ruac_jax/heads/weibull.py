@@ -189,7 +189,8 @@ class WeibullHead(nnx.Module):
     A fresh head treats foreground and background alike, so its logits are symmetric around 0: on features and
     tokens of unit size they deviate by about 1. Its kappa starts near 2, by the bias of both last kappa layers
     (the paper does not state it): at the usual bias of 0 it would start at 0.7, with deviations larger than the
-    means, and the first steps on trained features would be noise.
+    means, and the first steps on trained features would be noise. The tokens' kappa starts at 2 exactly, its two
+    weights at 0: drawn at random, they may give the largest means the heaviest tails, and gradients grow 100-fold.
 
     Attributes:
       pixel_mlp: c-2c-c with c = d_model // 8, aleatoric stream.
@@ -225,6 +226,7 @@ class WeibullHead(nnx.Module):
         self.token_mlp = MLP(d_model, 2 * channels, 2 * channels, 2, rngs=rngs)
         self.token_kappa = Linear(2, 1, rngs=rngs)
         self.token_kappa.bias[...] = jnp.full((1,), _KAPPA_BIAS, jnp.float32)
+        self.token_kappa.kernel[...] = jnp.zeros_like(self.token_kappa.kernel[...])
         self.class_bias = nnx.Param(jnp.zeros(2)) if class_bias else None
 
     def __call__(self, features: DecoderFeatures) -> WeibullLogits:

@@ -219,6 +219,7 @@ def test_the_head_has_the_published_size_and_names():
 
 def test_the_head_follows_its_formula(rng):
     head, features = WeibullHead(64, (0.5, 2.2), rngs=nnx.Rngs(1)), make_features(rng)
+    head.token_kappa.kernel[...] = jnp.array([[0.7], [-0.4]])  # zero in a fresh head
 
     def mlp(x, layers):
         first, second = ((np.asarray(layer.kernel[...]), np.asarray(layer.bias[...])) for layer in layers)
@@ -291,6 +292,7 @@ def test_a_fresh_head_is_balanced(rng):
         deviations.append(logits.std())
         for kappa in (d.pixel_kappa, d.token_kappa):
             assert 1.5 < jnp.median(kappa) < 3
+        np.testing.assert_allclose(d.token_kappa, 2, rtol=1e-6)  # whatever the means
         assert max(d.diagnostics().values()) == 0
     assert abs(np.mean(means)) < 0.5
     assert 0.3 < np.mean(deviations) < 3
