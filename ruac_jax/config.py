@@ -108,6 +108,7 @@ class OptimizerConfig:
     warmup_steps: int = 0
     clip_norm: float = 0.1
     clip_attack_apart: bool = False
+    average_decay: float = 0.0  # of the running average of the network's parameters that is saved; 0: the last ones
     max_nonfinite_steps: int = 10
 
 
@@ -255,6 +256,7 @@ def _impossible(config: Config, path: str) -> Iterator[str]:
             yield from check(getattr(getattr(config, group), name) > 0, f"{group}.{name}", "more than zero")
     for name in ("box_probability", "truth_probability"):
         yield from check(0 <= getattr(config.interaction, name) <= 1, f"interaction.{name}", "a probability")
+    yield from check(0 <= config.optimizer.average_decay < 1, "optimizer.average_decay", "at least 0, below 1")
     yield from check(config.loss.adversarial <= 1, "loss.adversarial", "a share of the loss, at most 1")
     yield from check(config.model.kappa_min < config.model.kappa_max, "model.kappa_min", "less than model.kappa_max")
     yield from check(config.image_size % 32 == 0 and config.image_size >= 0, "image_size", "a multiple of 32")

@@ -180,7 +180,7 @@ def train(config: Config, workdir: Path) -> Path:
                 if done % config.runtime.checkpoint_every == 0 or done == stop:
                     checkpoints.save(done, state, data.get_state())
     if not finished.exists():
-        trained = merge_lora(merge_system(graph, jax.device_get(state.params), frozen).model)
+        trained = merge_lora(merge_system(graph, jax.device_get(state.params | state.average), frozen).model)
         save_model(finished, trained, dataclasses.replace(metadata, source=workdir.name, source_sha256=None), carried)
     return finished
 

@@ -91,6 +91,18 @@ def apply_gradients(
     return Update(new_params, new_state, finite, norms)
 
 
+def update_average(
+    average: dict[Group, Any], params: dict[Group, Any], step: Int[Array, ""], decay: float
+) -> dict[Group, Any]:
+    """Average after `step` + 1 steps: the plain mean of all until an exponential one of `decay` reaches further."""
+    done = step.astype(jnp.float32)
+    keep = jnp.minimum(decay, done / (done + 1))
+    return {
+        group: jax.tree.map(lambda a, p: keep * a + (1 - keep) * p, part, params[group])
+        for group, part in average.items()
+    }
+
+
 def _direction(settings: OptimizerConfig) -> optax.GradientTransformation:
     """AdamW's direction before the learning rate."""
     return optax.chain(

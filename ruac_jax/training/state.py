@@ -18,6 +18,7 @@ class TrainState(NamedTuple):
       step: optimiser steps tried so far, skipped ones included.
       params: trainable parameters by group, float32.
       optimizer: Adam state by group.
+      average: running average of the network's parameters by group; empty where none is kept.
       key: random key of the run; a step draws from `fold_in(key, step)`.
       skipped: steps left out because a gradient was not finite.
       first_skipped: the first of them, -1 if none.
@@ -27,6 +28,7 @@ class TrainState(NamedTuple):
     step: Int[Array, ""]
     params: dict[Group, Any]
     optimizer: dict[Group, Any]
+    average: dict[Group, Any]
     key: PRNGKeyArray
     skipped: Int[Array, ""]
     first_skipped: Int[Array, ""]
@@ -35,10 +37,12 @@ class TrainState(NamedTuple):
 
 def init_state(params: dict[Group, Any], seed: int, settings: OptimizerConfig) -> TrainState:
     """The state before the first step. The key is a raw `uint32` key, which checkpoints as a plain array."""
+    averaged = [group for group in params if group != "attack"] if settings.average_decay else []
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         optimizer=init_optimizer(params, settings),
+        average={group: jax.tree.map(jnp.copy, params[group]) for group in averaged},  # a step is given both
         key=jax.random.PRNGKey(seed),
         skipped=jnp.zeros((), jnp.int32),
         first_skipped=jnp.full((), -1, jnp.int32),

@@ -12,7 +12,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ruac_jax.config import Config
 from ruac_jax.data.record import Batch
 from ruac_jax.training.objective import DeviceBatch, Phase, Sums, count_objects, gradients
-from ruac_jax.training.optimizer import apply_gradients, learning_rate
+from ruac_jax.training.optimizer import apply_gradients, learning_rate, update_average
 from ruac_jax.training.state import TrainState
 
 Step = Callable[[TrainState, Any, DeviceBatch], tuple[TrainState, Sums]]
@@ -107,6 +107,7 @@ def make_step(graph: nnx.GraphDef, phase: Phase, config: Config, total_steps: in
             step=state.step + 1,
             params=update.params,
             optimizer=update.state,
+            average=update_average(state.average, update.params, state.step, config.optimizer.average_decay),
             key=state.key,
             skipped=state.skipped + skipped.astype(jnp.int32),
             first_skipped=jnp.where(skipped & (state.first_skipped < 0), state.step, state.first_skipped),

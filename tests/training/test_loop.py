@@ -94,7 +94,10 @@ def test_kappa_and_prior_come_from_the_settings(small_run, tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_bits(small_run, tmp_path, monkeypatch):
+    last = train(small_run, tmp_path / "last")
+    small_run = dataclasses.replace(small_run, optimizer=dataclasses.replace(small_run.optimizer, average_decay=0.9))
     whole = train(small_run, tmp_path / "whole")
+    assert load_metadata(whole).fingerprint != load_metadata(last).fingerprint  # the average is what is saved
 
     calls = []
     original = loop.shard_batch
@@ -117,7 +120,7 @@ def test_a_killed_run_resumes_to_the_same_bits(small_run, tmp_path, monkeypatch)
         records = [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
         return [(record["step"], record["loss"]) for record in records]
 
-    assert losses("killed") == losses("whole")
+    assert losses("killed") == losses("whole") == losses("last")
     assert [step for step, _ in losses("whole")] == [1, 2, 3, 4]
 
     changed = dataclasses.replace(small_run, optimizer=dataclasses.replace(small_run.optimizer, decoder=2e-6))

@@ -5,7 +5,7 @@ import optax
 import pytest
 
 from ruac_jax.config import OptimizerConfig
-from ruac_jax.training.optimizer import apply_gradients, init_optimizer, learning_rate
+from ruac_jax.training.optimizer import apply_gradients, init_optimizer, learning_rate, update_average
 
 SETTINGS = OptimizerConfig(decoder=1e-2, head=3e-2, attack=5e-2, weight_decay=0.1, clip_norm=0.5)
 
@@ -95,3 +95,14 @@ def test_attack_can_be_clipped_apart(rng):
     expected = 0.1 * np.asarray(grads["head"]["kernel"]) * 0.5 / float(rest)
     np.testing.assert_allclose(apart.state["head"][0].mu["kernel"], expected, rtol=1e-5)
     assert float(jnp.abs(together.state["head"][0].mu["kernel"]).max()) < 1e-2 * np.abs(expected).max()
+
+
+def test_the_average_is_the_mean_until_an_exponential_one_reaches_further(rng):
+    course = rng.normal(size=(30, 4)).astype(np.float32)
+    average, expected = {"head": {"kernel": jnp.zeros(4)}}, np.zeros(4)
+    for step, values in enumerate(course):
+        params = {"head": {"kernel": jnp.asarray(values)}, "attack": {"kernel": jnp.ones(4)}}
+        average = update_average(average, params, jnp.asarray(step), 0.9)
+        expected = course[: step + 1].mean(axis=0, dtype=np.float64) if step < 9 else 0.9 * expected + 0.1 * values
+        assert average.keys() == {"head"}
+        np.testing.assert_allclose(average["head"]["kernel"], expected, atol=1e-6)

@@ -117,3 +117,14 @@ def test_the_compiled_step_scatters_no_floats(parts, batch, config):
     assert found == []
     compiled = re.findall(r"= (f\d+|bf16)\[[^\n]* scatter\(", lowered.compile().as_text())
     assert compiled == []
+
+
+@pytest.mark.slow
+def test_the_average_follows_all_groups_but_the_attack(parts, batch, config):
+    config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, average_decay=0.6))
+    states = [take_step(parts, batch, config, SEGMENTATION, devices=1, steps=n)[0] for n in (1, 2, 3)]
+    assert states[2].average.keys() == {"decoder", "head"}
+    for group, average in states[2].average.items():
+        first, second, third = (state.params[group] for state in states)
+        expected = jax.tree.map(lambda a, b, c: 0.6 * (a + b) / 2 + 0.4 * c, first, second, third)
+        jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, rtol=1e-5, atol=1e-7), average, expected)
