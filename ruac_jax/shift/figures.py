@@ -31,6 +31,7 @@ def draw_systems(results: Results, reference: str, domains: Sequence[str]) -> Fi
         axes.axvline(0, color="#222222", linewidth=0.8)
         axes.set_title(f"{reading.title} {'↑' if reading.higher_is_better else '↓'}", fontsize=10)
         axes.tick_params(axis="x", labelsize=7)
+        axes.locator_params(axis="x", nbins=5)
         finish_axes(axes, grid="x")
     panels[0].set_yticks(range(len(systems)), systems, fontsize=8)
     panels[0].invert_yaxis()
