@@ -110,7 +110,7 @@ _NANO_RATES: Changes = {
     "optimizer.head": 3e-3,
     "optimizer.adapter": 1e-3,
     "optimizer.attack": 1e-2,
-    "optimizer.warmup_steps": 30,  # without it a strong attack can end in empty masks within 20 steps
+    "optimizer.warmup_steps": 30,  # without it a strong attack can end in empty masks within 40 steps
     "optimizer.average_decay": 0.98,  # what the last steps happen to be makes rows differ by points
     "interaction.corrections": 1,
 }

@@ -58,9 +58,7 @@ class RUACAttack(Attack):
         flow = None
         if self.deformation is not None:
             flow = self.deformation(embedding, masks, clean.memory_encoder, self.settings.flow_epsilon)
-        fade = None
-        if self.settings.lowest_contrast < 1 and key is not None:
-            fade = random_fade(jax.random.fold_in(key, 3), image.shape[0], self.settings.lowest_contrast)
+        fade = random_fade(key, image.shape[0], self.settings.lowest_contrast)
         if self.style is None:
             return Proposal(None, flow, fade)
         slots = style_slots(image, masks, self.settings.scope, key)

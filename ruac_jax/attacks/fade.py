@@ -24,9 +24,17 @@ class Fade(NamedTuple):
     level: Float[Array, "b"]
 
 
-def random_fade(key: PRNGKeyArray, images: int, lowest: float) -> Fade:
-    """Contrasts drawn evenly from [lowest, 1], levels evenly from [-2, 2]."""
-    key_contrast, key_level = jax.random.split(key)
+def random_fade(key: PRNGKeyArray | None, images: int, lowest: float) -> Fade | None:
+    """Contrasts drawn evenly from [lowest, 1], levels evenly from [-2, 2].
+
+    Args:
+      key: the attack's own; the draws are apart from its others. None for no fading.
+      images: how many.
+      lowest: in (0, 1]; 1 for no fading.
+    """
+    if key is None or lowest == 1:
+        return None
+    key_contrast, key_level = jax.random.split(jax.random.fold_in(key, 3))
     contrast = jax.random.uniform(key_contrast, (images,), minval=lowest, maxval=1.0)
     return Fade(contrast, jax.random.uniform(key_level, (images,), minval=-LEVEL, maxval=LEVEL))
 

@@ -34,7 +34,7 @@ class RandomAttack(Attack):
             raise ValueError("a random attack needs a key")
         settings, image, masks = self.settings, clean.image, clean.masks
         key_scope, key_style, key_flow = jax.random.split(key, 3)
-        style, flow, fade = None, None, None
+        style, flow = None, None
         if settings.style:
             slots = style_slots(image, masks, settings.scope, key_scope)
             shape = (*slots.styled.shape, NUMBERS)
@@ -50,8 +50,7 @@ class RandomAttack(Attack):
                 settings.flow_epsilon * stride,
                 settings.random_flow * settings.flow_epsilon * stride,
             )
-        if settings.lowest_contrast < 1:
-            fade = random_fade(jax.random.fold_in(key, 3), image.shape[0], settings.lowest_contrast)
+        fade = random_fade(key, image.shape[0], settings.lowest_contrast)
         return apply_proposal(image, masks, Proposal(style, flow, fade))
 
 

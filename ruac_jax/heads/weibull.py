@@ -190,7 +190,7 @@ class WeibullHead(nnx.Module):
     tokens of unit size they deviate by about 1. Its kappa starts near 2, by the bias of both last kappa layers
     (the paper does not state it): at the usual bias of 0 it would start at 0.7, with deviations larger than the
     means, and the first steps on trained features would be noise. The tokens' kappa starts at 2 exactly, its two
-    weights at 0: drawn at random, they may give the largest means the heaviest tails, and gradients grow 100-fold.
+    weights at 0: drawn at random, they may give the largest means the heaviest tails, and gradients grow tenfold.
 
     Attributes:
       pixel_mlp: c-2c-c with c = d_model // 8, aleatoric stream.

@@ -94,7 +94,14 @@ def apply_gradients(
 def update_average(
     average: dict[Group, Any], params: dict[Group, Any], step: Int[Array, ""], decay: float
 ) -> dict[Group, Any]:
-    """Average after `step` + 1 steps: the plain mean of all until an exponential one of `decay` reaches further."""
+    """Average after `step` + 1 steps: the plain mean of all until an exponential one of `decay` reaches further.
+
+    Args:
+      average: by group; empty stays empty.
+      params: parameters after this step, of the same groups and more.
+      step: steps done before this one.
+      decay: in [0, 1).
+    """
     done = step.astype(jnp.float32)
     keep = jnp.minimum(decay, done / (done + 1))
     return {
