@@ -23,6 +23,7 @@ METRICS = (
     "auroc",
     "auroc_object",
     "ece",
+    "ece_matched",
     "nll",
     "nll_matched",
     "pcc_soft",

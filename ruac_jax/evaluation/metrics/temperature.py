@@ -1,13 +1,14 @@
-"""PAvPU at matched confidence: what is left of it once every network is as sure of itself as it should be.
+"""PAvPU and calibration at matched confidence: what is left of them once every network is as sure of itself as it should be.
 
 PAvPU at fixed thresholds is mostly a measure of confidence: doubling all logits moves it by tens of points while no
 mask changes. So one number per network, the scale a > 0 (a = 1 / temperature), is fitted by likelihood on validation
-data of the source domain (Guo et al., 2017), and PAvPU is taken again from the scaled probabilities.
+data of the source domain (Guo et al., 2017), and PAvPU, ECE and likelihood are taken again from the scaled
+probabilities.
 
 What is scaled is the logit of the probability that the uncertainty belongs to, z = logit p: for a Weibull head the
 moderated mean or the mean of samples, not its mean logit l. Then p_a = s(a z), u_a = H(p_a) in bits. The mask l > 0
 stays as it is. Both PAvPU and likelihood depend on a pixel only through |z|, whether p is on the side of the truth, and
-whether the mask is wrong. One histogram of these gives them at every scale, without a second pass over the images.
+whether the mask is wrong. One histogram of these gives them, and ECE, at every scale, without a second pass over the images.
 
 p is taken after upsampling, so at scale 1 u_1 is the entropy of the upsampled p and not the upsampled u that
 `PixelState` judges; `pavpu_unscaled` says what that alone changes.
@@ -22,7 +23,7 @@ from jaxtyping import Array, Bool, Float, Int
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from ruac_jax.evaluation.metrics.pixels import LEAST_PROBABILITY, THRESHOLDS
+from ruac_jax.evaluation.metrics.pixels import CALIBRATION_BINS, LEAST_PROBABILITY, THRESHOLDS
 
 # Bins of |z|, 2^-11 wide: p is at least 2^-23, so |z| is less than 16.
 _PER_UNIT = 1 << 11
@@ -84,6 +85,19 @@ class TemperatureState:
         loss = same * np.logaddexp(0, -x) + other * np.logaddexp(0, x)
         return float(loss.sum() / pixels) if pixels else None
 
+    def ece(self, scale: float) -> float | None:
+        """Calibration error of p_a as `PixelState` defines it, in [0, 1]; None without pixels.
+
+        Every |z| is taken for the centre of its bin: a confidence moves by at most scale * 2^-14, and with it perhaps
+        into the next of the 15 bins.
+        """
+        same, other = self.histogram.sum(axis=1)
+        confidence = expit(scale * _CENTERS)
+        bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+        gaps = np.bincount(bins, same - (same + other) * confidence)
+        pixels = int(self.histogram.sum())
+        return float(np.abs(gaps).sum() / pixels) if pixels else None
+
     def fit_scale(self) -> float | None:
         """The scale with the least `nll`, to 12 digits.
 
@@ -109,13 +123,13 @@ class TemperatureState:
         return float(np.exp(brentq(slope, low, high, xtol=1e-13, rtol=1e-13)))
 
     def compute(self, scale: float | None) -> dict[str, float | None]:
-        """PAvPU at a logit scale, as fractions; None where one does not exist: no pixels, or no scale.
+        """Figures at a logit scale, as fractions but NLL; None where one does not exist: no pixels, or no scale.
 
         - `logit_scale`: the argument.
         - `pavpu_matched_T`: share of pixels whose mask is right with u_a <= T or wrong with u_a > T; `pavpu_matched`:
           mean over the thresholds, `pavpu_matched_bound`: its largest possible distance from the unbinned value;
           `certain_matched_T`: share with u_a <= T.
-        - `nll_matched`: see `nll`.
+        - `nll_matched`, `ece_matched`: see `nll`, `ece`.
         - `pavpu_unscaled`: `pavpu_matched` at scale 1.
 
         Raises:
@@ -127,14 +141,15 @@ class TemperatureState:
         unscaled = _mean([self._pavpu(1.0, t)[0] for t in THRESHOLDS]) if pixels else None
         if not pixels or scale is None:
             names = [f"{kind}_matched_{t:.2f}" for kind in ("pavpu", "certain") for t in THRESHOLDS]
-            nothing = dict.fromkeys(["pavpu_matched", "pavpu_matched_bound", *names, "nll_matched"])
+            nothing = dict.fromkeys(["pavpu_matched", "pavpu_matched_bound", *names, "nll_matched", "ece_matched"])
             return {"logit_scale": scale} | nothing | {"pavpu_unscaled": unscaled}
         values, certain, bounds = zip(*(self._pavpu(scale, t) for t in THRESHOLDS), strict=True)
         result: dict[str, float | None] = {"logit_scale": scale}
         result |= {"pavpu_matched": _mean(values), "pavpu_matched_bound": _mean(bounds)}
         result |= {f"pavpu_matched_{t:.2f}": value for t, value in zip(THRESHOLDS, values, strict=True)}
         result |= {f"certain_matched_{t:.2f}": value for t, value in zip(THRESHOLDS, certain, strict=True)}
-        return result | {"nll_matched": self.nll(scale), "pavpu_unscaled": unscaled}
+        result |= {"nll_matched": self.nll(scale), "ece_matched": self.ece(scale)}
+        return result | {"pavpu_unscaled": unscaled}
 
     def _pavpu(self, scale: float, threshold: float) -> tuple[float, float, float]:
         """PAvPU, share of certain pixels, and bound of the first at one threshold of u_a, in bits."""

@@ -24,6 +24,7 @@ NAMES = (
     "pavpu_matched_bound",
     *(f"{kind}_matched_{t:.2f}" for kind in ("pavpu", "certain") for t in THRESHOLDS),
     "nll_matched",
+    "ece_matched",
     "pavpu_unscaled",
 )
 
@@ -47,12 +48,15 @@ def state_of(logits, p, truth, valid=None):
 
 
 def exact(logits, p, truth, scale):
-    """PAvPU, share of certain pixels (by threshold) and NLL without bins, in float64."""
+    """PAvPU, share of certain pixels (by threshold), NLL and ECE without bins of logits, in float64."""
     p = p.astype(np.float64)
     scaled = expit(scale * logit(p))
     wrong, u = (logits > 0) != truth, bits(scaled)
     values = [np.mean((u > t) == wrong) for t in THRESHOLDS]
-    return values, [np.mean(u <= t) for t in THRESHOLDS], log_loss(truth.ravel(), scaled.ravel())
+    confidence, hit = np.maximum(scaled, 1 - scaled), (scaled > 0.5) == truth
+    members = [(confidence >= k / 15) & (confidence < (k + 1) / 15 + (k == 14)) for k in range(15)]
+    ece = sum(abs(np.sum(hit[m]) - np.sum(confidence[m])) for m in members) / hit.size
+    return values, [np.mean(u <= t) for t in THRESHOLDS], log_loss(truth.ravel(), scaled.ravel()), ece
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -61,13 +65,15 @@ def test_figures_equal_those_of_scaled_probabilities(seed, scale):
     data = network(seed)
     state = state_of(*data)
     result = state.compute(scale)
-    values, certain, nll = exact(*data, scale)
+    values, certain, nll, ece = exact(*data, scale)
     assert abs(result["pavpu_matched"] - np.mean(values)) <= result["pavpu_matched_bound"] + 1e-12
     assert result["pavpu_matched_bound"] < 1e-3
     for t, value, share in zip(THRESHOLDS, values, certain, strict=True):
         assert result[f"pavpu_matched_{t:.2f}"] == pytest.approx(value, abs=1e-3)
         assert result[f"certain_matched_{t:.2f}"] == pytest.approx(share, abs=2e-3)
     assert result["nll_matched"] == state.nll(scale) == pytest.approx(nll, abs=scale * 2.0**-12)
+    # A pixel that a bin of logits moves over the edge of a bin of confidence moves its own gap, at most 0.5, twice.
+    assert result["ece_matched"] == state.ece(scale) == pytest.approx(ece, abs=5 / 5120)
     assert result["pavpu_unscaled"] == state.compute(1.0)["pavpu_matched"]
     assert tuple(result) == NAMES
 
@@ -104,6 +110,8 @@ def test_fit_by_hand():
     state = TemperatureState(histogram)
     assert state.fit_scale() == pytest.approx(np.log(3) / center, rel=1e-12)
     assert state.nll(np.log(3) / center) == pytest.approx(bits(0.75) * np.log(2), rel=1e-12)
+    assert state.ece(np.log(3) / center) == pytest.approx(0, abs=1e-12)
+    assert state.ece(np.log(4) / center) == pytest.approx(0.05, rel=1e-12)  # confidence 0.8, accuracy 0.75
 
 
 def test_matching_undoes_a_change_of_confidence():
@@ -131,6 +139,7 @@ def test_scale_one_is_the_pavpu_of_pixels_where_uncertainty_is_the_entropy():
     result = state_of(logits, p, truth).compute(1.0)
     assert abs(result["pavpu_matched"] - pixels["pavpu"]) <= result["pavpu_matched_bound"]
     assert result["nll_matched"] == pytest.approx(pixels["nll"], abs=2.0**-12)
+    assert result["ece_matched"] == pytest.approx(pixels["ece"], abs=5 / 5120)
 
 
 def test_the_mask_decides_what_is_wrong_and_the_probability_how_likely_the_truth_is():
@@ -174,7 +183,7 @@ def test_bound_counts_the_pixels_that_may_be_on_the_other_side():
 
 def test_no_scale_fits_degenerate_data():
     assert TemperatureState.empty().fit_scale() is None
-    assert TemperatureState.empty().nll(1.0) is None
+    assert TemperatureState.empty().nll(1.0) is TemperatureState.empty().ece(1.0) is None
     assert TemperatureState.empty().compute(2.0) == dict.fromkeys(NAMES) | {"logit_scale": 2.0}
     logits, p, _ = network(10)
     perfect = state_of(logits, p, p > 0.5)
