@@ -1,4 +1,4 @@
-"""PAvPU and calibration at matched confidence: what is left of them once every network is as sure of itself as it should be.
+"""PAvPU and calibration at matched confidence: what is left once every network is as sure of itself as it should be.
 
 PAvPU at fixed thresholds is mostly a measure of confidence: doubling all logits moves it by tens of points while no
 mask changes. So one number per network, the scale a > 0 (a = 1 / temperature), is fitted by likelihood on validation
@@ -8,7 +8,8 @@ probabilities.
 What is scaled is the logit of the probability that the uncertainty belongs to, z = logit p: for a Weibull head the
 moderated mean or the mean of samples, not its mean logit l. Then p_a = s(a z), u_a = H(p_a) in bits. The mask l > 0
 stays as it is. Both PAvPU and likelihood depend on a pixel only through |z|, whether p is on the side of the truth, and
-whether the mask is wrong. One histogram of these gives them, and ECE, at every scale, without a second pass over the images.
+whether the mask is wrong. One histogram of these gives them, and ECE, at every scale, without a second pass over the
+images.
 
 p is taken after upsampling, so at scale 1 u_1 is the entropy of the upsampled p and not the upsampled u that
 `PixelState` judges; `pavpu_unscaled` says what that alone changes.
