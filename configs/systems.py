@@ -74,6 +74,7 @@ _STRONG: Changes = {
     "optimizer.attack": 1e-3,
     "loss.adversarial": 0.5,
     "loss.calibration": 1.0,
+    "loss.routing": "split",
 }
 # What "ours" starts from, without what it learns; in all as large (attack/style_shift in the metrics of both: 0.45).
 _AS_STRONG: Changes = {**_STRONG, "attack.kind": "random", "attack.style_epsilon": 1.0, "attack.random_style": 0.5}
@@ -85,9 +86,9 @@ _ABLATIONS: dict[str, Changes] = {
     "with_flow": {"attack.deformation": True},
     "clipped": {"attack.bound": "clip"},
     "fast_attack": {"optimizer.attack": 1e-2},
-    "adversarial_0.2": {"loss.adversarial": 0.2},
+    "adversarial_0.35": {"loss.adversarial": 0.35},
     "live_posterior": {"loss.kl_stream": 2e-2, "loss.variance": "full"},  # 1e-3 with loss.kl: a spread that stays
-    "split": {"loss.routing": "split"},
+    "joint": {"loss.routing": "joint"},
     "calibration_0.1": {"loss.calibration": 0.1},
     "uncalibrated": {"loss.calibration": 0.0},
     "frozen": _FROZEN,

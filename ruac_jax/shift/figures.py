@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from ruac_jax.evaluation.figures import PALETTE, finish_axes
 from ruac_jax.shift.report import Results, domain_mean, reading_of
 
-_PANELS = ("j_and_f", "aurc", "auroc", "auroc_object", "ece", "nll")
+_PANELS = ("j_and_f", "aurc", "auroc", "auroc_object", "ece", "ece_matched", "nll")
 
 
 def draw_systems(results: Results, reference: str, domains: Sequence[str]) -> Figure:

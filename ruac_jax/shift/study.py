@@ -15,7 +15,7 @@ from ruac_jax.shift.figures import draw_domains, draw_systems
 from ruac_jax.shift.report import Results, format_set, format_summary
 from ruac_jax.shift.runs import Entry, Outcome, run_entry
 
-_KIND_METRICS = ("j_and_f", "aurc", "auroc", "auroc_object", "ece", "nll")
+_KIND_METRICS = ("j_and_f", "aurc", "auroc", "auroc_object", "ece", "ece_matched", "nll")
 _TRAINING = {
     "kappa_at_lower": ("kappa at lower clamp", 1, True),
     "kappa_at_upper": ("at upper", 1, True),
