@@ -1,6 +1,7 @@
-"""Folders of results that appear whole or not at all."""
+"""Folders of results that appear whole or not at all, and locks for processes that write to one of them."""
 
 import contextlib
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -50,3 +51,27 @@ def new_folder(folder: Path) -> Iterator[Path]:
         os.replace(unfinished, target)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(file: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Holds a lock that no other process, and no other caller, holds; that of a process that ends is free again.
+
+    Args:
+      file: the lock, made with its folder where missing, and left there.
+      wait: until it is free.
+
+    Yields:
+      Whether it is held: always, if waited for.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True

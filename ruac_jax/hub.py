@@ -4,17 +4,16 @@ Commands and `Predictor.from_checkpoint` call this at their edge; all below them
 at the top of this package, and the one thing it needs from above, `convert`, is imported when a SAM2 file is met.
 """
 
-import contextlib
 import difflib
-import fcntl
 import functools
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ruac_jax.errors import UserError
+from ruac_jax.folders import locked
 from ruac_jax.packed import SUFFIX, read_description
 from ruac_jax.sums import SUMS, check_sums, read_sums, sha256
 from ruac_jax.weights import FORMAT_VERSION, load_metadata
@@ -112,27 +111,18 @@ def _converted(path: Path) -> Path:
         raise UserError(f"{path}: unknown kind of file; expected one of {', '.join(SUFFIXES)}, or a folder")
     target = cache_folder() / "converted" / f"{sha256(path)}-{FORMAT_VERSION}"
     if not target.is_dir():
-        with _locked(target.parent):
-            if not target.is_dir():  # else another process made it while we waited
-                # Standard output is the commands' own.
-                convert_file(path, target, show=functools.partial(print, file=sys.stderr))
+        try:
+            with locked(target.parent / ".lock"):
+                if not target.is_dir():  # else another process made it while we waited
+                    # Standard output is the commands' own.
+                    convert_file(path, target, show=functools.partial(print, file=sys.stderr))
+        except OSError as error:
+            raise UserError(f"cannot write to the cache ({error}); ${CACHE_VARIABLE} names another folder") from error
     try:
         load_metadata(target)
     except UserError as error:
         raise UserError(f"{error}; remove {target} to have {path} converted again") from error
     return target
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise UserError(f"cannot write to the cache ({error}); ${CACHE_VARIABLE} names another folder") from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _shipped(name: str) -> Path:

@@ -1,7 +1,10 @@
+import subprocess
+import sys
+
 import pytest
 
 from ruac_jax.errors import UserError
-from ruac_jax.folders import check_output, new_folder
+from ruac_jax.folders import check_output, locked, new_folder
 
 
 def test_a_new_folder_takes_the_place_of_the_old_one(tmp_path):
@@ -48,3 +51,33 @@ def test_what_may_be_replaced(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is not ours"):
         check("file", True)
+
+
+def test_a_lock_is_held_once_and_free_again(tmp_path):
+    file = tmp_path / "deep/lock"
+    with locked(file) as first, locked(file, wait=False) as second, locked(tmp_path / "other", wait=False) as other:
+        assert (first, second, other) == (True, False, True)
+    with pytest.raises(KeyError), locked(file, wait=False) as held:  # noqa: PT012
+        assert held
+        raise KeyError
+    with locked(file, wait=False) as held:
+        assert held
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path):
+    file = tmp_path / "lock"
+    code = """
+import pathlib, sys
+from ruac_jax.folders import locked
+with locked(pathlib.Path(sys.argv[1])):
+    print(flush=True)
+    sys.stdin.read()
+"""
+    command = [sys.executable, "-c", code, str(file)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with locked(file, wait=False) as held:
+            assert not held
+        other.kill()
+        with locked(file) as held:
+            assert held

@@ -5,13 +5,11 @@ whichever process finds all of them complete, so that the figures are the same f
 and interruptions.
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import functools
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -36,6 +34,7 @@ from ruac_jax.evaluation.report import SOURCE_GROUP, format_table, write_results
 from ruac_jax.evaluation.state import DatasetState
 from ruac_jax.evaluation.store import Identity, load_identity, load_state, save_state
 from ruac_jax.evaluation.trivial import DiskPredictor, mean_area_share
+from ruac_jax.folders import locked
 from ruac_jax.model import SAM2
 from ruac_jax.sam2.variants import variant
 from ruac_jax.weights import load_model
@@ -155,7 +154,7 @@ def evaluate_model(
             f"share {settings.shard[0]} of {settings.shard[1]} is done; the report waits for {missing} parts of others"
         )
         return None
-    with _locked(output):
+    with locked(output / "states" / ".lock"):  # two processes that finish together write one after the other
         return _report(tasks, output, config, settings, {"path": str(checkpoint), "fingerprint": metadata.fingerprint})
 
 
@@ -315,14 +314,6 @@ def _source_scale(tasks: Sequence[_Task], states: Sequence[DatasetState]) -> flo
         if task.method == _MODEL and group_of(task.subject.name) == SOURCE_GROUP
     ]
     return functools.reduce(TemperatureState.merge, source).fit_scale() if source else None
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Two processes that finish together write one after the other."""
-    with (folder / "states" / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _file_name(name: str) -> str:

@@ -19,6 +19,7 @@ import jax
 from ruac_jax.config import Config
 from ruac_jax.evaluation.predictor import UncertaintySettings
 from ruac_jax.evaluation.run import EvaluationSettings, evaluate_model
+from ruac_jax.folders import locked
 from ruac_jax.shift.report import METRICS
 from ruac_jax.shift.stand_in import with_stand_ins
 from ruac_jax.shift.strength import attack_losses
@@ -132,13 +133,14 @@ def _start(config: Config, folder: Path) -> Path | None:
 
 
 def _train(config: Config, start: Path | None, folder: Path) -> Path:
-    """The trained network, in a folder named after all it depends on."""
+    """The trained network, in a folder named after all it depends on; another process may be at it already."""
     text = json.dumps(dataclasses.asdict(config), sort_keys=True)
     run = folder / f"{config.model.head}-seed{config.seed}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
-    if (run / "model").is_dir():
-        return run / "model"
-    model = dataclasses.replace(config.model, checkpoint="" if start is None else str(start))
-    return train(dataclasses.replace(config, pretrain=None, model=model), run)
+    with locked(folder / f".{run.name}.lock"):
+        if (run / "model").is_dir():
+            return run / "model"
+        model = dataclasses.replace(config.model, checkpoint="" if start is None else str(start))
+        return train(dataclasses.replace(config, pretrain=None, model=model), run)
 
 
 def _training_figures(run: Path, config: Config) -> dict[str, float]:

@@ -11,6 +11,7 @@ from ruac_jax.data.sources import GENERATED
 from ruac_jax.evaluation.figures import save_figure
 from ruac_jax.evaluation.run import group_of
 from ruac_jax.evaluation.tables import markdown_table, show
+from ruac_jax.folders import locked
 from ruac_jax.shift.figures import draw_domains, draw_systems
 from ruac_jax.shift.report import Results, format_set, format_summary
 from ruac_jax.shift.runs import Entry, Outcome, run_entry
@@ -70,7 +71,7 @@ def named_domains(names: Sequence[str]) -> Domains:
 def run_study(
     entries: Sequence[Entry], domains: Domains, output: Path, num_images: int, data_dir: str
 ) -> dict[str, dict[int, Outcome]]:
-    """Runs what is not done yet.
+    """Runs what is not done yet. Processes of the same output share the work; each returns when all of it is done.
 
     Args:
       entries: systems and seeds, in the order of the tables.
@@ -82,14 +83,20 @@ def run_study(
     Returns:
       Outcomes by system and seed.
     """
-    outcomes: dict[str, dict[int, Outcome]] = {}
-    with tqdm(entries, unit="run", desc="shift", dynamic_ncols=True) as bar:
-        for entry in bar:
-            seed = entry.config.seed
-            bar.set_postfix_str(f"{entry.system}, seed {seed}")
-            file = output / "results" / f"{entry.system}-seed{seed}.json"
-            outcome = run_entry(entry, domains.names, num_images, data_dir, output / "runs", file)
-            outcomes.setdefault(entry.system, {})[seed] = outcome
+    outcomes: dict[str, dict[int, Outcome]] = {entry.system: {} for entry in entries}
+    runs = output / "runs"
+    with tqdm(total=len(entries), unit="run", desc="shift", dynamic_ncols=True) as bar:
+        for wait in (False, True):  # what another process is at comes last
+            for entry in entries:
+                system, seed = entry.system, entry.config.seed
+                if seed in outcomes[system]:
+                    continue
+                bar.set_postfix_str(f"{system}, seed {seed}")
+                file = output / "results" / f"{system}-seed{seed}.json"
+                with locked(runs / f".{file.stem}.lock", wait=wait) as held:
+                    if held:
+                        outcomes[system][seed] = run_entry(entry, domains.names, num_images, data_dir, runs, file)
+                        bar.update()
     return outcomes
 
 

@@ -1,5 +1,7 @@
 """A study of two tiny runs: shared parts trained once, outcomes remembered, and the report made of them."""
 
+import concurrent.futures
+import contextlib
 import dataclasses
 import json
 
@@ -9,10 +11,12 @@ import pytest
 from configs.systems import nano
 from ruac_jax.config import Config, parse_config
 from ruac_jax.evaluation.run import evaluate_model
+from ruac_jax.folders import locked
 from ruac_jax.shift import runs
+from ruac_jax.shift import study as study_module
 from ruac_jax.shift.report import METRICS
 from ruac_jax.shift.runs import Entry, identity, load_outcome, run_entry
-from ruac_jax.shift.study import GENERATED_DOMAINS, named_domains, write_report
+from ruac_jax.shift.study import GENERATED_DOMAINS, named_domains, run_study, write_report
 from ruac_jax.training.loop import train
 
 NAMES = ["shapes/source", "shapes/xray"]
@@ -93,6 +97,40 @@ def test_an_outcome_of_other_settings_does_not_count(study):
     (folder / "broken.json").write_text("{")
     assert load_outcome(folder / "broken.json", identity(entry, NAMES, 2)) is None
     assert json.loads((folder / "ours.json").read_text())["identity"]["config"]["attack"]["random_start"] == 1.0
+
+
+def test_a_network_that_another_process_trains_is_waited_for(tmp_path, monkeypatch):
+    trained = []
+
+    def fake_train(config, run):
+        trained.append(run)
+        with locked(run.with_name(f".{run.name}.lock"), wait=False) as held:
+            assert not held
+        (run / "model").mkdir(parents=True)
+        return run / "model"
+
+    monkeypatch.setattr(runs, "train", fake_train)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        networks = set(pool.map(lambda _: runs._train(tiny("bayes"), None, tmp_path), range(4)))
+    assert len(trained) == 1
+    assert networks == {trained[0] / "model"}
+
+
+def test_processes_of_one_study_share_the_work(tmp_path, monkeypatch):
+    entries = [Entry(system, tiny("bayes")) for system in ("first", "second")]
+    elsewhere = contextlib.ExitStack()  # another process, at the first entry until we have done the second
+    assert elsewhere.enter_context(locked(tmp_path / "runs/.first-seed0.lock"))
+    order = []
+
+    def fake_run(entry, names, num_images, data_dir, folder, file):
+        order.append(file.name)
+        elsewhere.close()
+        return runs.Outcome({}, {}, float(len(order)))
+
+    monkeypatch.setattr(study_module, "run_entry", fake_run)
+    outcomes = run_study(entries, GENERATED_DOMAINS, tmp_path, 2, "datasets")
+    assert order == ["second-seed0.json", "first-seed0.json"]
+    assert [(system, seeds[0].seconds) for system, seeds in outcomes.items()] == [("first", 2.0), ("second", 1.0)]
 
 
 def test_the_report_hides_held_out_domains_until_asked(tmp_path):
