@@ -119,6 +119,7 @@ def _shift() -> str:
         for seed in range(_SEEDS.value)
         for system in order
     ]
+    _check_datasets(entries, domains.names)
     output = Path(_OUTPUT.value)
     outcomes = run_study(entries, domains, output, _IMAGES.value, _DATA_DIR.value)
     given = [
@@ -135,6 +136,14 @@ def _shift() -> str:
         held_out=_HELD_OUT.value,
         command=command,
     )
+
+
+def _check_datasets(entries: Sequence[Entry], names: Sequence[str]) -> None:
+    """A dataset that is not there is better missed now than after an hour."""
+    config = entries[0].config
+    settings = EvaluationSettings(num_images=_IMAGES.value, data_dir=_DATA_DIR.value)
+    for name in (f"{config.data.dataset}:{config.data.split}", *names):
+        open_subject(name, settings, config.image_size)
 
 
 def _benchmark_config(system: str, seed: int) -> ConfigDict:

@@ -76,6 +76,14 @@ MISTAKES = {
     "other run": (["parameters", *FLAGS[:2], "--run=run"], "trained the variant 'base_plus'"),
     "misspelt system": (["shift", "--output=o", "--systems=bayess"], "did you mean 'bayes'?"),
     "shift nowhere": (["shift", "--seeds=1"], "--output is missing"),
+    "unprepared source": (
+        ["shift", "--output=o", "--train_on=mine", "--datasets=shapes/source", "--seeds=1"],
+        "no dataset 'mine'",
+    ),
+    "unprepared target": (
+        ["shift", "--output=o", "--train_on=shapes/source", "--datasets=shapes/source,shapes/xray,mine"],
+        "no dataset 'mine'",
+    ),
     "half a benchmark": (["shift", "--output=o", "--train_on=mine"], "--train_on and --datasets"),
     "no run": (["alignment", *FLAGS, "--run=nowhere"], "nowhere: not the folder of a training run"),
 }

@@ -171,18 +171,22 @@ def expand_names(names: Sequence[str]) -> list[str]:
     return expanded
 
 
+def dataset_and_split(name: str) -> tuple[str, str]:
+    """What `NAME` or `NAME:SPLIT` stands for: the split is the one to evaluate on if none is named."""
+    base, _, split = name.partition(":")
+    if base.startswith(GENERATED):
+        return base, split or "validation"
+    return base, split or (DATASETS[base].evaluation_split if base in DATASETS else CUSTOM_SPLIT)
+
+
 def open_subject(name: str, settings: EvaluationSettings, size: int) -> Subject:
     """Opens `NAME` or `NAME:SPLIT` and chooses its images; generated images are `size` px.
 
     Raises:
       UserError: no such dataset, or it is not prepared.
     """
-    base, _, split = name.partition(":")
-    generated = base.startswith(GENERATED)
-    if not split:
-        known = DATASETS[base].evaluation_split if base in DATASETS else CUSTOM_SPLIT
-        split = "validation" if generated else known
-    most = settings.num_images or (GENERATED_IMAGES if generated else PREPARED_IMAGES)
+    base, split = dataset_and_split(name)
+    most = settings.num_images or (GENERATED_IMAGES if base.startswith(GENERATED) else PREPARED_IMAGES)
     source = load_source(base, split, data_dir=settings.data_dir, size=size, num_images=most)
     indices = list(range(len(source)))
     if isinstance(source, ClipSource) and settings.frames == "first":

@@ -83,7 +83,7 @@ def run_entry(entry: Entry, names: Sequence[str], num_images: int, data_dir: str
 
     Args:
       entry: system and seed.
-      names: domains, as `evaluate` takes them.
+      names: domains, as `evaluate` takes them; the first has unseen images of the source.
       num_images: of each.
       data_dir: where prepared datasets lie.
       folder: where networks are kept.
@@ -115,7 +115,7 @@ def run_entry(entry: Entry, names: Sequence[str], num_images: int, data_dir: str
     )
     assert results is not None  # there is one share
     domains = {name: {metric: row.get(metric) for metric in METRICS} for name, row in results.items()}
-    outcome = Outcome(domains, _training_figures(run, config), time.perf_counter() - clock)
+    outcome = Outcome(domains, _training_figures(run, config, names[0]), time.perf_counter() - clock)
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_suffix(".unfinished")
     unfinished.write_text(json.dumps({"identity": expected, "outcome": outcome._asdict()}, indent=1) + "\n")
@@ -143,8 +143,8 @@ def _train(config: Config, start: Path | None, folder: Path) -> Path:
         return train(dataclasses.replace(config, pretrain=None, model=model), run)
 
 
-def _training_figures(run: Path, config: Config) -> dict[str, float]:
+def _training_figures(run: Path, config: Config, unseen: str) -> dict[str, float]:
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     figures = {name: last[key] for name, key in _TRAINING.items() if key in last}
     learned = config.schedule.adversarial_epochs and config.attack.kind == "learned" and config.optimizer.attack
-    return figures | (attack_losses(run, config) if learned else {})
+    return figures | (attack_losses(run, config, unseen) if learned else {})

@@ -12,6 +12,7 @@ from ruac_jax.attacks.controls import ControlAttack
 from ruac_jax.config import Config
 from ruac_jax.data.record import Batch
 from ruac_jax.data.sources import training_batches
+from ruac_jax.evaluation.run import dataset_and_split
 from ruac_jax.evaluation.studies.perturbations import load_attack
 from ruac_jax.sam2.variants import variant
 from ruac_jax.training.objective import PHASES, DeviceBatch, Sums, objective
@@ -21,13 +22,14 @@ from ruac_jax.weights import load_model
 BATCHES = 5
 
 
-def attack_losses(run: Path, config: Config, batches: int = BATCHES) -> dict[str, float]:
+def attack_losses(run: Path, config: Config, unseen: str, batches: int = BATCHES) -> dict[str, float]:
     """Segmentation loss per object on unseen source images, clean and attacked.
 
     Args:
       run: folder of a finished run with a learned attack.
       config: its settings.
-      batches: of `config.data.batch_size` images of the validation split.
+      unseen: images of the source domain that it did not see, as `evaluate` names them.
+      batches: of `config.data.batch_size` such images.
 
     Returns:
       `loss_clean`, and `loss_learned`, `loss_signs` (the learned sizes, random directions), `loss_uniform` (evenly
@@ -41,14 +43,16 @@ def attack_losses(run: Path, config: Config, batches: int = BATCHES) -> dict[str
         "uniform": ControlAttack(learned, "uniform"),
     }
     size = config.image_size or variant(config.model.variant).image_size
-    data = _validation(config, size, batches)
+    data = _batches(config, unseen, size, batches)
     losses = {name: _mean_losses(System(model, attack), config, data) for name, attack in attacks.items()}
     clean = losses["learned"]["clean"]
     return {"loss_clean": clean, **{f"loss_{name}": found["adversarial"] for name, found in losses.items()}}
 
 
-def _validation(config: Config, size: int, batches: int) -> list[Batch]:
-    iterator = training_batches(dataclasses.replace(config.data, split="validation"), size, seed=0)
+def _batches(config: Config, name: str, size: int, batches: int) -> list[Batch]:
+    dataset, split = dataset_and_split(name)
+    data = dataclasses.replace(config.data, dataset=dataset, split=split, clips="", augment=False)
+    iterator = training_batches(data, size, seed=0)
     found = [next(iterator) for _ in range(batches)]
     iterator.close()
     return found
