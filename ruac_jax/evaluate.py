@@ -23,6 +23,9 @@ _DATASETS = flags.DEFINE_list(
     "datasets", [], "NAME or NAME:SPLIT of prepared datasets; shapes/DOMAIN; shapes/all for the source and all targets."
 )
 _DATA_DIR = flags.DEFINE_string("data_dir", "datasets", "Where prepared datasets lie.")
+_SOURCE = flags.DEFINE_string(
+    "source", "", "The one of --datasets that the model was trained on, if not shapes/source: not averaged with others."
+)
 _OUTPUT = flags.DEFINE_string("output", "", "Folder for the results.")
 _IMAGES = flags.DEFINE_integer(
     "num_images", None, "Images of each dataset, evenly spaced (default: 1000; generated: 40).", lower_bound=1
@@ -65,6 +68,7 @@ def main(argv: Sequence[str]) -> None:
         protocol=Protocol(_PROMPTS.value, _OBJECTS.value, _PATCH.value),
         uncertainty=UncertaintySettings(_UNCERTAINTY.value, _VARIANCE.value, _SAMPLES.value, _SEED.value),
         data_dir=_DATA_DIR.value,
+        source=_SOURCE.value,
         pictures=_PICTURES.value,
         shard=_parse_shard(_SHARD.value),
         adaptation=_ADAPT.value,
@@ -79,12 +83,12 @@ def main(argv: Sequence[str]) -> None:
         devices=devices[: _DEVICES.value],
     )
     if results is not None:
-        print(tabulate(results))
+        print(tabulate(results, _SOURCE.value))
 
 
 # What shapes the figures; where and by how many they are computed does not.
 _RECORDED = (
-    *(_DATASETS, _IMAGES, _FRAMES, _PROMPTS, _OBJECTS, _PATCH),
+    *(_DATASETS, _SOURCE, _IMAGES, _FRAMES, _PROMPTS, _OBJECTS, _PATCH),
     *(_UNCERTAINTY, _VARIANCE, _SAMPLES, _SEED, _ADAPT, _IMAGE_SIZE),
 )
 

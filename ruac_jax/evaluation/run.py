@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -63,6 +63,8 @@ class EvaluationSettings:
       protocol: prompts and objects.
       uncertainty: how it is computed.
       data_dir: where prepared datasets lie.
+      source: the dataset, as it is named, that the network was trained on, if not the generated one: it is kept out of
+        the averages, and the logit scale is fitted on it.
       pictures: example images drawn of each dataset.
       shard: (i, n): do the i-th of n shares, counted from 0.
       adaptation: "uctta" adapts the network to each image while it is evaluated (`AdaptedPredictor`), on one device in
@@ -76,6 +78,7 @@ class EvaluationSettings:
     protocol: Protocol = dataclasses.field(default_factory=Protocol)
     uncertainty: UncertaintySettings = dataclasses.field(default_factory=UncertaintySettings)
     data_dir: str = "datasets"
+    source: str = ""
     pictures: int = 3
     shard: tuple[int, int] = (0, 1)
     adaptation: Literal["none", "uctta"] = "none"
@@ -137,11 +140,14 @@ def evaluate_model(
         )
     model, metadata = load_model(checkpoint)
     size = settings.image_size or variant(metadata.variant).image_size
-    subjects = [open_subject(name, settings, size) for name in expand_names(names)]
+    names = expand_names(names)
+    if settings.source and settings.source not in names:
+        raise UserError(f"the source {settings.source!r} is none of the datasets: {', '.join(names)}")
+    subjects = [open_subject(name, settings, size) for name in names]
     tasks = [
         _task(subject, method, metadata.fingerprint, size, output, settings)
         for subject in subjects
-        for method in ([_MODEL, _DISK] if subject.name == GENERATED + SOURCE else [_MODEL])
+        for method in ([_MODEL, _DISK] if subject.name == (settings.source or GENERATED + SOURCE) else [_MODEL])
     ]
     open_tasks = _unfinished(tasks, settings)
     most = max((len(task.subject.indices) for task in open_tasks), default=0)
@@ -274,7 +280,8 @@ def _report(
     results: dict[str, dict[str, Any]] = {}
     curves, prompts, strata = {}, {}, {}
     states = [_merged(task) for task in tasks]
-    scale = _source_scale(tasks, states)
+    groups = groups_of([task.subject.name for task in tasks], settings.source)
+    scale = _source_scale(tasks, states, groups)
     for task, state in zip(tasks, states, strict=True):
         name, metrics = task.subject.name, state.compute(scale)
         if task.method == _DISK:  # what a predictor reaches that sees only the clicks
@@ -283,7 +290,6 @@ def _report(
             results[name], curves[name], strata[name] = metrics, state.curves(), state.strata.compute()
             prompts[name] = f"{settings.protocol.prompts}-{state.prompts_fingerprint()}"
     versions = Versions(version("ruac_jax"), version("jax"), version("flax"), sys.version.split()[0])
-    groups = {name: group_of(name) for name in results}
     write_results(
         output,
         results,
@@ -301,27 +307,32 @@ def _report(
     return results
 
 
-def tabulate(results: dict[str, dict[str, Any]]) -> str:
-    """The table of what `evaluate_model` returned."""
-    return format_table(results, groups={name: group_of(name) for name in results})
+def tabulate(results: dict[str, dict[str, Any]], source: str = "") -> str:
+    """The table of what `evaluate_model` returned for settings with that source."""
+    return format_table(results, groups=groups_of(list(results), source))
 
 
 def _merged(task: _Task) -> DatasetState:
     return functools.reduce(DatasetState.merge, (load_state(file, DatasetState())[0] for file in task.files))
 
 
-def _source_scale(tasks: Sequence[_Task], states: Sequence[DatasetState]) -> float | None:
+def _source_scale(tasks: Sequence[_Task], states: Sequence[DatasetState], groups: Mapping[str, str]) -> float | None:
     """The network's logit scale, fitted on its source domain; None where that is not among the datasets."""
     source = [
         state.temperature
         for task, state in zip(tasks, states, strict=True)
-        if task.method == _MODEL and group_of(task.subject.name) == SOURCE_GROUP
+        if task.method == _MODEL and groups[task.subject.name] == SOURCE_GROUP
     ]
     return functools.reduce(TemperatureState.merge, source).fit_scale() if source else None
 
 
 def _file_name(name: str) -> str:
     return re.sub(r"[^\w.-]", "_", name)
+
+
+def groups_of(names: Sequence[str], source: str = "") -> dict[str, str]:
+    """Groups of datasets; "source" is the group of the one that is named as source, or else of the generated one."""
+    return {name: SOURCE_GROUP if name == source else group_of(name) for name in names}
 
 
 def group_of(name: str) -> str:

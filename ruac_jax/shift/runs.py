@@ -107,6 +107,7 @@ def run_entry(entry: Entry, names: Sequence[str], num_images: int, data_dir: str
             num_images=num_images,
             uncertainty=UncertaintySettings(variance=config.loss.variance),
             data_dir=data_dir,
+            source=names[0],
             adaptation=entry.adaptation,
             pictures=0,
             replace=True,

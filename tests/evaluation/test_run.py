@@ -178,6 +178,30 @@ def test_prepared_data_is_evaluated_evenly_spaced(checkpoint, tmp_path):
     assert json.loads((tmp_path / "out/results.json").read_text())["groups"] == {"mine": "custom"}
 
 
+@pytest.mark.slow
+def test_the_source_can_be_ones_own_data(checkpoint, tmp_path):
+    write_labels(tmp_path, 3)
+    for number in range(3):  # so large that an untrained network is right more often than not, as the scale needs it
+        labels = np.ones((40, 52), np.uint8)
+        labels[10:16, 10:16] = 0
+        Image.fromarray(labels).save(tmp_path / f"labels/{number}.png")
+    dataset = custom_dataset("mine", tmp_path / "images", tmp_path / "labels")
+    prepare(dataset, tmp_path / "images", tmp_path / "data", split="all")
+    data_dir = str(tmp_path / "data")
+    result = evaluate(checkpoint, tmp_path / "out", ["shapes/xray", "mine:all"], data_dir=data_dir, source="mine:all")
+    scales = {row["logit_scale"] for row in result.values()}
+    assert scales == {result["mine:all"]["logit_scale"]} != {None}
+    assert 0 < result["mine:all"]["trivial_j"] < 1
+    assert "trivial_j" not in result["shapes/xray"]
+    content = json.loads((tmp_path / "out/results.json").read_text())
+    assert content["groups"] == {"shapes/xray": "both", "mine:all": "source"}
+    bare = evaluate(checkpoint, tmp_path / "bare", ["shapes/xray", "mine:all"], data_dir=data_dir)
+    assert {row["logit_scale"] for row in bare.values()} == {None}
+    with pytest.raises(UserError, match="the source 'mine' is none of the datasets: shapes/xray, mine:all"):
+        evaluate(checkpoint, tmp_path / "none", ["shapes/xray", "mine:all"], data_dir=data_dir, source="mine")
+    assert not (tmp_path / "none").exists()
+
+
 def test_of_videos_the_first_frames_are_judged(tmp_path):
     write_mose(tmp_path / "source" / "valid")
     prepare(mose.DATASET, tmp_path / "source", tmp_path / "data", split="valid")
