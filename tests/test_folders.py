@@ -57,11 +57,17 @@ def test_a_lock_is_held_once_and_free_again(tmp_path):
     file = tmp_path / "deep/lock"
     with locked(file) as first, locked(file, wait=False) as second, locked(tmp_path / "other", wait=False) as other:
         assert (first, second, other) == (True, False, True)
-    with pytest.raises(KeyError), locked(file, wait=False) as held:  # noqa: PT012
-        assert held
-        raise KeyError
-    with locked(file, wait=False) as held:
-        assert held
+
+
+def test_a_lock_is_free_after_an_exception(tmp_path):
+    def fail():
+        with locked(tmp_path / "lock", wait=False) as held:
+            raise KeyError(held)
+
+    with pytest.raises(KeyError, match="True"):
+        fail()
+    with pytest.raises(KeyError, match="True"):
+        fail()
 
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path):

@@ -331,8 +331,12 @@ def _file_name(name: str) -> str:
 
 
 def groups_of(names: Sequence[str], source: str = "") -> dict[str, str]:
-    """Groups of datasets; "source" is the group of the one that is named as source, or else of the generated one."""
-    return {name: SOURCE_GROUP if name == source else group_of(name) for name in names}
+    """Groups of datasets: with a source that is named, it alone is in the group "source", another one is "custom"."""
+    groups = {name: group_of(name) for name in names}
+    if source:
+        groups = {name: "custom" if group == SOURCE_GROUP else group for name, group in groups.items()}
+        groups[source] = SOURCE_GROUP
+    return groups
 
 
 def group_of(name: str) -> str:

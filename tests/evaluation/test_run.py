@@ -13,7 +13,7 @@ from ruac_jax.errors import UserError
 from ruac_jax.evaluation import run
 from ruac_jax.evaluation.predictor import UncertaintySettings
 from ruac_jax.evaluation.protocol import Protocol
-from ruac_jax.evaluation.run import EvaluationSettings, evaluate_model, expand_names, open_subject
+from ruac_jax.evaluation.run import EvaluationSettings, evaluate_model, expand_names, groups_of, open_subject
 from ruac_jax.weights import ModelMetadata, create_model, save_model
 
 from ..data.video_tree import write_mose
@@ -176,6 +176,13 @@ def test_prepared_data_is_evaluated_evenly_spaced(checkpoint, tmp_path):
     result = evaluate(checkpoint, tmp_path / "out", ["mine"], num_images=3, data_dir=str(tmp_path / "data"))
     assert (result["mine"]["images"], result["mine"]["objects"]) == (3, 6)
     assert json.loads((tmp_path / "out/results.json").read_text())["groups"] == {"mine": "custom"}
+
+
+def test_a_named_source_is_the_only_one():
+    names = ["shapes/source", "shapes/xray", "mine"]
+    assert groups_of(names) == {"shapes/source": "source", "shapes/xray": "both", "mine": "custom"}
+    assert groups_of(names, "shapes/source") == groups_of(names)
+    assert groups_of(names, "mine") == {"shapes/source": "custom", "shapes/xray": "both", "mine": "source"}
 
 
 @pytest.mark.slow
