@@ -3,7 +3,19 @@ import dataclasses
 import pytest
 
 from configs import ruac
-from configs.systems import BENCHMARK, NANO_LONG_STEPS, NANO_STEPS, NANO_SYSTEMS, SYSTEMS, get_config, nano, trained_on
+from configs.systems import (
+    BENCHMARK,
+    NANO_LONG_STEPS,
+    NANO_STEPS,
+    NANO_SYSTEMS,
+    OTHER_BASE_STEPS,
+    OTHER_STEPS,
+    OTHER_WARMUP_STEPS,
+    SYSTEMS,
+    get_config,
+    nano,
+    trained_on,
+)
 from ruac_jax.config import parse_config
 from ruac_jax.errors import UserError
 from ruac_jax.training.loop import stretches
@@ -76,7 +88,9 @@ def test_another_dataset_is_what_all_but_the_first_base_is_trained_on(system):
     assert [stage.data.dataset for stage in stages] == ["mine"] * (len(stages) - 1) + ["shapes/source"]
     assert {(stage.data.split, stage.data.data_dir) for stage in stages[:-1]} == {("all", "folder")}
     assert stages[-1] == parse_config(BENCHMARK["sam2"](1))
-    assert stages[-2].optimizer.encoder > 0
+    assert all(stage.optimizer.encoder > 0 for stage in stages)
+    steps = [stage.schedule.steps_per_epoch for stage in stages[:-1]]
+    assert steps[::-1] == [OTHER_BASE_STEPS, OTHER_WARMUP_STEPS, OTHER_STEPS][: len(steps)]
 
 
 def test_a_wrong_name_is_told_the_nearest():
