@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from pycocotools import mask as coco
+from scipy.io import loadmat
 
 MIN_SHARE = 0.005  # of the image: smaller objects are dropped, 9 x 9 of the small network's 128 x 128 px
 LONGER_EDGE = 256  # px
@@ -42,6 +43,15 @@ def coco128(folder: Path) -> Iterator[tuple[bool, Path, list[np.ndarray]]]:
         yield number % 5 == 4, image, masks
 
 
+def bsds500(folder: Path) -> Iterator[tuple[bool, Path, list[np.ndarray]]]:
+    """(for validation, image, masks) of every photo: the regions of the person who drew the fewest."""
+    for split in ("train", "test", "val"):
+        for image in sorted((folder / "images" / split).glob("*.jpg")):
+            drawn = loadmat(folder / "groundTruth" / split / f"{image.stem}.mat")["groundTruth"].ravel()
+            labels = min((person["Segmentation"][0, 0] for person in drawn), key=np.max)
+            yield split == "val", image, [labels == number for number in np.unique(labels)]
+
+
 def reduced(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The pixels of the smaller image that are covered by half or more."""
     return np.asarray(Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BOX)) >= 0.5
@@ -57,6 +67,7 @@ def main() -> None:
     for prefix, frames in (
         ("davis", davis(options.data / "davis2016_val")),
         ("coco", coco128(options.data / "coco128_seg")),
+        ("bsds", bsds500(options.data / "bsds500")),
     ):
         for validation, image, masks in frames:
             name = SPLITS[validation]
