@@ -1,9 +1,10 @@
-"""Puts DAVIS-2016 frames and COCO128-seg photos into two COCO datasets, `train` and `validation`.
+"""Puts DAVIS-2016 frames and the photos of COCO128-seg and BSDS500 into two COCO datasets, `train` and `validation`.
 
 `python docs/results/make_real_source.py --data SAMPLES --output DIR`; SAMPLES holds `davis2016_val` (JPEGImages and
-Annotations in 480p) and `coco128_seg` (images, and labels in YOLO's format: class and polygon per line, in fractions).
-Every fourth DAVIS sequence and every fifth photo is for validation. All are reduced to 256 px, twice what the small
-network sees: at their own size one CPU core spends ten times longer on augmenting a batch than on the step.
+Annotations in 480p), `coco128_seg` (images, and labels in YOLO's format: class and polygon per line, in fractions)
+and `bsds500` (images, and groundTruth in MATLAB files). For validation: every fourth DAVIS sequence, every fifth COCO
+photo, BSDS's split of that name. All are reduced to 256 px, twice what the small network sees: at their own size one
+CPU core spends ten times longer on augmenting a batch than on the step.
 """
 
 import argparse
@@ -18,6 +19,8 @@ from scipy.io import loadmat
 
 MIN_SHARE = 0.005  # of the image: smaller objects are dropped, 9 x 9 of the small network's 128 x 128 px
 LONGER_EDGE = 256  # px
+SPLITS = ("train", "validation")
+FOLDERS = ("davis2016_val", "coco128_seg", "bsds500")
 FRAME_STEP = 6  # neighbouring frames differ too little
 
 
@@ -63,13 +66,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
+    for folder in FOLDERS:
+        if not (options.data / folder).is_dir():
+            parser.error(f"expected {', '.join(FOLDERS)} in --data {options.data}; found no {folder}")
     splits = {name: {"images": [], "annotations": [], "categories": [{"id": 1, "name": "object"}]} for name in SPLITS}
-    for prefix, frames in (
-        ("davis", davis(options.data / "davis2016_val")),
-        ("coco", coco128(options.data / "coco128_seg")),
-        ("bsds", bsds500(options.data / "bsds500")),
-    ):
-        for validation, image, masks in frames:
+    for folder, read in zip(FOLDERS, (davis, coco128, bsds500), strict=True):
+        prefix = folder.partition("_")[0]
+        for validation, image, masks in read(options.data / folder):
             name = SPLITS[validation]
             content, number = splits[name], len(splits[name]["images"]) + 1
             file = f"{prefix}-{image.parent.name}-{image.name}"
@@ -91,8 +94,6 @@ def main() -> None:
         (options.output / name / "annotations.json").write_text(json.dumps(content))
         print(f"{name}: {len(content['images'])} images, {len(content['annotations'])} objects")
 
-
-SPLITS = ("train", "validation")
 
 if __name__ == "__main__":
     main()

@@ -8,9 +8,9 @@ from configs.systems import (
     NANO_LONG_STEPS,
     NANO_STEPS,
     NANO_SYSTEMS,
-    OTHER_BASE_STEPS,
-    OTHER_STEPS,
-    OTHER_WARMUP_STEPS,
+    PHOTO_BASE_STEPS,
+    PHOTO_FACTOR,
+    PHOTO_WARMUP_STEPS,
     SYSTEMS,
     get_config,
     nano,
@@ -89,8 +89,15 @@ def test_another_dataset_is_what_all_but_the_first_base_is_trained_on(system):
     assert {(stage.data.split, stage.data.data_dir) for stage in stages[:-1]} == {("all", "folder")}
     assert stages[-1] == parse_config(BENCHMARK["sam2"](1))
     assert all(stage.optimizer.encoder > 0 for stage in stages)
-    steps = [stage.schedule.steps_per_epoch for stage in stages[:-1]]
-    assert steps[::-1] == [OTHER_BASE_STEPS, OTHER_WARMUP_STEPS, OTHER_STEPS][: len(steps)]
+    before = [PHOTO_BASE_STEPS] if system == "sam2" else [PHOTO_WARMUP_STEPS, PHOTO_BASE_STEPS]
+    assert [stage.schedule.steps_per_epoch for stage in stages[-1 - len(before) : -1]] == before
+
+
+def test_a_longer_row_is_longer_on_another_dataset_too():
+    rows = [trained_on(BENCHMARK[name](0), "mine", "all", "folder") for name in ("ours", "ours_long")]
+    expected = [NANO_STEPS * PHOTO_FACTOR, NANO_LONG_STEPS * PHOTO_FACTOR]
+    assert [row.schedule.steps_per_epoch for row in rows] == expected
+    assert rows[0].pretrain == rows[1].pretrain
 
 
 def test_a_wrong_name_is_told_the_nearest():
