@@ -32,6 +32,7 @@ class ModelConfig:
     kappa_max: float = 10.0
     prior_shape: float = 1.0
     prior_rate: float = 3.0
+    rectifier: Literal["straight_through", "opening"] = "straight_through"  # gradient at a closed unit of the head
     lora_rank: int = 0  # of LoRA in the encoder, trained at optimizer.adapter; 0: none
 
 

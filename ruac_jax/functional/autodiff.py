@@ -1,4 +1,4 @@
-"""Two operators that differ from what they seem to be only in the backward pass."""
+"""Operators that differ from what they seem to be only in the backward pass."""
 
 from typing import TypeVar
 
@@ -42,3 +42,19 @@ def ste_relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 ste_relu.defvjp(lambda x: (jnp.maximum(x, 0), None), lambda _, cotangent: (cotangent,))
+
+
+@jax.custom_vjp
+def opening_relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`ste_relu` whose closed units (x <= 0) feel only what descent would open them by: negative cotangents.
+
+    The others change no output: under `ste_relu` they push closed units down without end, and what flows on into the
+    layers before is no gradient of the loss (docs/deviations.md). Not from the paper.
+    """
+    return jnp.maximum(x, 0)
+
+
+opening_relu.defvjp(
+    lambda x: (jnp.maximum(x, 0), x > 0),
+    lambda is_open, cotangent: (jnp.where(is_open | (cotangent < 0), cotangent, jnp.zeros_like(cotangent)),),
+)

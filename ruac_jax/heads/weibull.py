@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ from flax import nnx, struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ruac_jax.functional import weibull
-from ruac_jax.functional.autodiff import ste_relu
+from ruac_jax.functional.autodiff import opening_relu, ste_relu
 from ruac_jax.functional.uncertainty import analytic_uncertainty, bernoulli_entropy, probit_probability
 from ruac_jax.heads.distribution import (
     DecoderFeatures,
@@ -22,6 +23,9 @@ from ruac_jax.sam2.layers import MLP, Conv, Linear, gelu
 
 # softplus of this is 2: kappa starts where a factor's deviation is half its mean, far from both clamps.
 _KAPPA_BIAS = math.log(math.expm1(2.0))
+
+Rectifier = Literal["straight_through", "opening"]
+_RECTIFIERS = {"straight_through": ste_relu, "opening": opening_relu}
 
 
 @struct.dataclass
@@ -183,7 +187,7 @@ class PixelKappa(nnx.Module):
 class WeibullHead(nnx.Module):
     """Decoder features to `WeibullLogits` over all mask tokens: 34,340 parameters for d_model 256.
 
-    Both streams give a rectified mean, with a straight-through gradient (A.5), and a shape
+    Both streams give a rectified mean, with a straight-through gradient (A.5; all of it or its "opening" half), and a shape
     kappa = clip(softplus(...)); all in float32, whatever the features are.
 
     A fresh head treats foreground and background alike, so its logits are symmetric around 0: on features and
@@ -198,6 +202,8 @@ class WeibullHead(nnx.Module):
       token_mlp: d-2c-2c, epistemic stream; the output is [2 classes, c], foreground first.
       token_kappa: linear map of the two classes' means of a channel.
       class_bias: added to the logits of foreground and background; only where a checkpoint comes with it.
+      rectifier: of the means, "straight_through" or "opening" (functional/autodiff.py): another gradient, the same
+        values.
     """
 
     def __init__(
@@ -206,6 +212,7 @@ class WeibullHead(nnx.Module):
         kappa_range: Sequence[float] = (0.1, 10.0),
         prior: Sequence[float] = (1.0, 3.0),
         class_bias: bool = False,
+        rectifier: Rectifier = "straight_through",
         *,
         rngs: nnx.Rngs,
     ):
@@ -216,11 +223,13 @@ class WeibullHead(nnx.Module):
           kappa_range: clamp of both streams' shapes, lower and upper.
           prior: shape and rate of the Gamma prior.
           class_bias: has two more parameters, which the published weights may bring along.
+          rectifier: how gradients pass the means.
           rngs: for the initial weights.
         """
         channels = d_model // 8
         self.kappa_range = tuple(kappa_range)
         self.prior = tuple(prior)
+        self.rectifier = rectifier
         self.pixel_mlp = MLP(channels, 2 * channels, channels, 2, rngs=rngs)
         self.pixel_kappa = PixelKappa(channels, rngs=rngs)
         self.token_mlp = MLP(d_model, 2 * channels, 2 * channels, 2, rngs=rngs)
@@ -231,10 +240,11 @@ class WeibullHead(nnx.Module):
 
     def __call__(self, features: DecoderFeatures) -> WeibullLogits:
         """Distribution over the logits of every mask token."""
-        z = ste_relu(self.pixel_mlp(features.pixels.astype(jnp.float32)))
+        rectify = _RECTIFIERS[self.rectifier]
+        z = rectify(self.pixel_mlp(features.pixels.astype(jnp.float32)))
         tokens = self.token_mlp(features.tokens.astype(jnp.float32))
         n, t, width = tokens.shape
-        w = ste_relu(tokens.reshape(n, t, 2, width // 2))
+        w = rectify(tokens.reshape(n, t, 2, width // 2))
         return WeibullLogits(
             pixel_mean=z,
             pixel_kappa=self._shape(self.pixel_kappa(z)),

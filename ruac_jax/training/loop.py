@@ -60,7 +60,7 @@ def initial_model(config: Config, weights: Path | None) -> tuple[SAM2, ModelMeta
 
     Args:
       config: settings; a checkpoint with another head gets one of the kind that `model.head` names, fresh but for what
-        both contain of SAM2's own (`weights.replace_head`). Kappa's range and the prior are always taken from here.
+        both contain of SAM2's own (`weights.replace_head`). Kappa's range, the prior and the rectifier are always taken from here.
       weights: folder of a converted or trained model; None: random weights.
 
     Returns:
@@ -73,6 +73,7 @@ def initial_model(config: Config, weights: Path | None) -> tuple[SAM2, ModelMeta
     head = {
         "kappa_range": (settings.kappa_min, settings.kappa_max),
         "prior": (settings.prior_shape, settings.prior_rate),
+        "rectifier": settings.rectifier,
     }
     head = head if settings.head == "weibull" else {}
     rngs = nnx.Rngs(config.seed)

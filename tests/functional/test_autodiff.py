@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ruac_jax.functional.autodiff import reverse_gradient, ste_relu
+from ruac_jax.functional.autodiff import opening_relu, reverse_gradient, ste_relu
 
 
 def test_reverse_gradient_keeps_values_and_negates_the_gradient(rng):
@@ -37,3 +37,27 @@ def test_ste_relu_is_a_rectifier_with_the_gradient_of_the_identity():
     cotangent = jnp.arange(1.0, 6.0)
     np.testing.assert_array_equal(pull(cotangent)[0], cotangent)
     assert ste_relu(x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+def test_opening_relu_keeps_of_that_gradient_what_opens_a_closed_unit():
+    x = jnp.array([-2.0, -2.0, 0.0, 0.0, 3.0, 3.0])
+    np.testing.assert_array_equal(opening_relu(x), np.maximum(x, 0))
+    _, pull = jax.vjp(opening_relu, x)
+    np.testing.assert_array_equal(pull(jnp.array([1.0, -1.0, 2.0, -2.0, 3.0, -3.0]))[0], [0, -1, 0, -2, 3, -3])
+    assert opening_relu(x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+def test_descent_pushes_closed_units_down_under_ste_relu_alone():
+    def descend(rectify):
+        def loss(x):  # the sum is too large by 1, of which the first has no part
+            return jnp.square(rectify(x).sum() - 1)
+
+        x = jnp.array([-1.0, 2.0])
+        for _ in range(20):
+            x = x - 0.1 * jax.grad(loss)(x)
+        return x
+
+    pushed, kept = descend(ste_relu), descend(opening_relu)
+    assert kept[0] == -1
+    np.testing.assert_allclose(pushed[0], -2, atol=0.02)  # as far as the other came down
+    np.testing.assert_allclose([pushed[1], kept[1]], 1, atol=0.02)

@@ -320,6 +320,30 @@ def test_gradients_are_finite_without_any_evidence(compiled_gradient, rng):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
 
 
+def test_the_opening_rectifier_changes_gradients_alone(rng):
+    """Under it the gradient of a sum of logits is that of a plain rectifier, plus what opens closed units."""
+    features, heads = make_features(rng), {}
+    for name in ("straight_through", "opening"):
+        heads[name] = WeibullHead(64, rectifier=name, rngs=nnx.Rngs(0))
+
+    def bias_gradient(name, sign):
+        graph, state = nnx.split(heads[name])
+
+        def loss(state):
+            return sign * nnx.merge(graph, state)(features).pixel_mean.sum()
+
+        return jax.grad(loss)(state)["pixel_mlp"]["layers"][1]["bias"][...]
+
+    means = [heads[name](features).mean_logits() for name in heads]
+    np.testing.assert_array_equal(*means)
+    closed = np.asarray(heads["opening"](features).pixel_mean == 0).sum(axis=(0, 1, 2))
+    pixels = features.pixels[..., 0].size
+    assert 0 < closed.sum() < closed.size * pixels
+    np.testing.assert_array_equal(bias_gradient("straight_through", 1.0), np.full(closed.shape, pixels))
+    np.testing.assert_array_equal(bias_gradient("opening", 1.0), pixels - closed)  # descent lowers: closed ones rest
+    np.testing.assert_array_equal(bias_gradient("opening", -1.0), np.full(closed.shape, -pixels))  # and all rise
+
+
 def test_the_gradient_of_head_and_losses_holds_no_scatter(compiled_gradient):
     text = compiled_gradient.as_text()
     assert " dot(" in text  # the text is that of the whole program

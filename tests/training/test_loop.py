@@ -84,12 +84,12 @@ def test_an_evidential_head_starts_from_sam2_s_own(small_run, tmp_path):
         np.testing.assert_array_equal(after[name], array, err_msg=name)
 
 
-def test_kappa_and_prior_come_from_the_settings(small_run, tmp_path):
+def test_what_a_head_is_made_with_comes_from_the_settings(small_run, tmp_path):
     save_model(tmp_path / "m", create_model("nano", "weibull", rngs=nnx.Rngs(0)), ModelMetadata("nano", "weibull"))
-    settings = dataclasses.replace(small_run.model, kappa_min=0.5, kappa_max=50.0, prior_rate=2.0)
+    settings = dataclasses.replace(small_run.model, kappa_min=0.5, kappa_max=50.0, prior_rate=2.0, rectifier="opening")
     model, metadata, _ = initial_model(dataclasses.replace(small_run, model=settings), tmp_path / "m")
-    assert (model.head.kappa_range, model.head.prior) == ((0.5, 50.0), (1.0, 2.0))
-    assert metadata.head_settings == {"kappa_range": (0.5, 50.0), "prior": (1.0, 2.0)}
+    expected = {"kappa_range": (0.5, 50.0), "prior": (1.0, 2.0), "rectifier": "opening"}
+    assert {name: getattr(model.head, name) for name in expected} == metadata.head_settings == expected
 
 
 @pytest.mark.slow
