@@ -8,9 +8,8 @@ from configs.systems import (
     NANO_LONG_STEPS,
     NANO_STEPS,
     NANO_SYSTEMS,
-    PHOTO_BASE_STEPS,
     PHOTO_FACTOR,
-    PHOTO_WARMUP_STEPS,
+    PHOTO_STEPS,
     SYSTEMS,
     get_config,
     nano,
@@ -48,7 +47,7 @@ def test_nano_runs_start_alike_and_train_as_long(name):
     config = parse_config(get_config(f"nano/{name}"))
     (stretch,) = stretches(config, config.schedule.steps_per_epoch)
     assert stretch.stop == NANO_STEPS
-    like = "ours" if config.model.head == "weibull" else "sam2_ft"
+    like = "sam2_ft" if config.model.head == "hypernetwork" else f"ours{'_opening' * name.endswith('_opening')}"
     if config.model.head != "evidential":
         assert config.pretrain == parse_config(nano(like)).pretrain
     assert config.pretrain.pretrain == parse_config(nano("ours")).pretrain.pretrain
@@ -79,18 +78,25 @@ def test_a_seed_reaches_every_part():
     assert parse_config(BENCHMARK["sam2"](2)) == config.pretrain.pretrain
 
 
-@pytest.mark.parametrize("system", ["ours", "sam2"])
-def test_another_dataset_is_what_all_but_the_first_base_is_trained_on(system):
-    config = parse_config(trained_on(BENCHMARK[system](1), "mine", "all", "folder"))
-    stages = [config]
-    while stages[-1].pretrain is not None:
-        stages.append(stages[-1].pretrain)
-    assert [stage.data.dataset for stage in stages] == ["mine"] * (len(stages) - 1) + ["shapes/source"]
-    assert {(stage.data.split, stage.data.data_dir) for stage in stages[:-1]} == {("all", "folder")}
-    assert stages[-1] == parse_config(BENCHMARK["sam2"](1))
-    assert all(stage.optimizer.encoder > 0 for stage in stages)
-    before = [PHOTO_BASE_STEPS] if system == "sam2" else [PHOTO_WARMUP_STEPS, PHOTO_BASE_STEPS]
-    assert [stage.schedule.steps_per_epoch for stage in stages[-1 - len(before) : -1]] == before
+@pytest.mark.parametrize("system", ["sam2", "sam2_ft", "ours", "ur_ern", "ours_frozen"])
+def test_another_dataset_is_what_a_row_and_its_network_are_trained_on(system):
+    given = BENCHMARK[system](1)
+    config = parse_config(trained_on(given, "mine", "all", "folder"))
+    photos = config if system == "sam2" else config.pretrain
+    for part in (config, photos):
+        data = part.data
+        assert (data.dataset, data.split, data.data_dir, data.augment) == ("mine", "all", "folder", True)
+        assert part.model.head == given.model.head
+    assert photos.schedule.steps_per_epoch == PHOTO_STEPS
+    assert photos.optimizer.encoder > 0
+    generated = photos.pretrain
+    assert generated.data.dataset == "shapes/source"
+    if config.model.head == "hypernetwork":  # SAM2's rows start from what the row "sam2" is
+        assert photos == parse_config(trained_on(BENCHMARK["sam2"](1), "mine", "all", "folder"))
+        assert generated == parse_config(BENCHMARK["sam2"](1))
+    else:  # the others from a network that has had their head and rectifier from the start of the photos
+        assert {part.model.rectifier for part in (config, photos, generated)} == {"opening"}
+        assert generated.pretrain == parse_config(BENCHMARK["sam2"](1))
 
 
 def test_a_longer_row_is_longer_on_another_dataset_too():
