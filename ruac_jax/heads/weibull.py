@@ -187,7 +187,7 @@ class PixelKappa(nnx.Module):
 class WeibullHead(nnx.Module):
     """Decoder features to `WeibullLogits` over all mask tokens: 34,340 parameters for d_model 256.
 
-    Both streams give a rectified mean, with a straight-through gradient (A.5; all of it or its "opening" half), and a shape
+    Both streams give a rectified mean, with a straight-through gradient (A.5; see `rectifier`), and a shape
     kappa = clip(softplus(...)); all in float32, whatever the features are.
 
     A fresh head treats foreground and background alike, so its logits are symmetric around 0: on features and

@@ -60,7 +60,7 @@ def initial_model(config: Config, weights: Path | None) -> tuple[SAM2, ModelMeta
 
     Args:
       config: settings; a checkpoint with another head gets one of the kind that `model.head` names, fresh but for what
-        both contain of SAM2's own (`weights.replace_head`). Kappa's range, the prior and the rectifier are always taken from here.
+        both contain of SAM2's own (`weights.replace_head`). Kappa's range, prior and rectifier always come from here.
       weights: folder of a converted or trained model; None: random weights.
 
     Returns:
