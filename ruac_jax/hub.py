@@ -117,7 +117,9 @@ def _converted(path: Path) -> Path:
                     # Standard output is the commands' own.
                     convert_file(path, target, show=functools.partial(print, file=sys.stderr))
         except OSError as error:
-            raise UserError(f"cannot write to the cache ({error}); ${CACHE_VARIABLE} names another folder") from error
+            raise UserError(
+                f"cannot convert {path} into the cache ({error}); ${CACHE_VARIABLE} names another folder"
+            ) from error
     try:
         load_metadata(target)
     except UserError as error:
