@@ -98,11 +98,12 @@ _ABLATIONS: dict[str, Changes] = {
 NANO_SYSTEMS: dict[str, Changes] = {
     **SYSTEMS,
     "sam2_ft_lora": {**SYSTEMS["sam2_ft_lora"], **_FROZEN},
-    "bayes_opening": {**SYSTEMS["bayes"], **_OPENING},
+    **{f"{name}_opening": {**SYSTEMS[name], **_OPENING} for name in ("bayes", "ruac")},
     "ours": _STRONG,
     "ours_random": _AS_STRONG,
     "ours_random_uncalibrated": {**_AS_STRONG, "loss.calibration": 0.0},
     "ours_random_frozen": {**_AS_STRONG, **_FROZEN},
+    "ours_random_opening": {**_AS_STRONG, **_OPENING},
     "ours_fade": {**_AS_STRONG, "attack.style": False, "attack.graph": False},
     **{f"ours_{name}": {**_STRONG, **changes} for name, changes in _ABLATIONS.items()},
 }
