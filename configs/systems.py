@@ -11,6 +11,7 @@ every other. `python -m ruac_jax.study shift` runs and compares them. SAM2 itsel
 evaluations of a converted checkpoint (docs/systems.md).
 """
 
+import copy
 import difflib
 import functools
 from collections.abc import Callable, Mapping
@@ -111,7 +112,7 @@ NANO_SYSTEMS: dict[str, Changes] = {
 NANO_WARMUP_STEPS, NANO_STEPS, NANO_LONG_STEPS = 300, 150, 400
 _LONG = ("bayes", "ours", "ours_random")  # rows that also train `NANO_LONG_STEPS`, as NAME_long
 PHOTO_STEPS, PHOTO_FACTOR = 6000, 2  # of what a row starts from; by the factor it then trains longer
-_PHOTO_RATES: Changes = {
+_PHOTO_RATES: Changes = {  # of the heads that are warmed up; SAM2's learns photos as its base did generated images
     "optimizer.encoder": 1e-3,
     "optimizer.head": 1e-3,
     "interaction.corrections": 0,
@@ -179,23 +180,21 @@ def base(seed: int) -> ConfigDict:
 
 
 def trained_on(config: ConfigDict, dataset: str, split: str, data_dir: str) -> ConfigDict:
-    """A nano run, and the network it starts from, on another dataset: what that starts from saw generated images.
+    """A row of the benchmark on another dataset, from a network that saw generated images and then this one.
 
-    Photos are harder than what the generator draws: a network learns them for `PHOTO_STEPS`, with the head of its row,
-    which no added one catches up with, and the "opening" rectifier, without which it stalls (docs/results). That
-    takes the warm-up's place.
+    Photos are harder than what the generator draws. So the network learns them for `PHOTO_STEPS`, in place of the
+    warm-up: with the head of its row, for one that is added afterwards trails, and a Weibull head with the
+    "opening" rectifier, whatever the row's own is, for without it so long a run stalls (docs/results).
     """
-    seed, head = config.seed, config.model.head
-    is_row = config.get("pretrain") is not None
-    if head == "hypernetwork":
-        photos, generated = base(seed), base(seed)
-    else:
-        generated = warmup(head, seed, "opening")
-        photos = _changed(warmup(head, seed, "opening"), _PHOTO_RATES)
+    head = config.model.head
+    generated = base(config.seed) if head == "hypernetwork" else warmup(head, config.seed, "opening")
+    photos = copy.deepcopy(generated)
+    if head != "hypernetwork":
+        _changed(photos, _PHOTO_RATES)
     photos.pretrain, photos.schedule.steps_per_epoch = generated, PHOTO_STEPS
     parts = [photos]
-    if is_row:
-        _changed(config, _OPENING)
+    if config.get("pretrain") is not None:  # else it is that network itself, not trained further
+        config.model.rectifier = generated.model.rectifier
         config.pretrain = photos
         config.schedule.steps_per_epoch *= PHOTO_FACTOR
         parts.append(config)

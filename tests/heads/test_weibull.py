@@ -321,7 +321,7 @@ def test_gradients_are_finite_without_any_evidence(compiled_gradient, rng):
 
 
 def test_the_opening_rectifier_changes_gradients_alone(rng):
-    """Under it the gradient of a sum of logits is that of a plain rectifier, plus what opens closed units."""
+    """Under it the gradient of the sum of means is a plain rectifier's, plus what opens closed units."""
     features, heads = make_features(rng), {}
     for name in ("straight_through", "opening"):
         heads[name] = WeibullHead(64, rectifier=name, rngs=nnx.Rngs(0))
