@@ -112,12 +112,15 @@ NANO_SYSTEMS: dict[str, Changes] = {
 NANO_WARMUP_STEPS, NANO_STEPS, NANO_LONG_STEPS = 300, 150, 400
 _LONG = ("bayes", "ours", "ours_random")  # rows that also train `NANO_LONG_STEPS`, as NAME_long
 PHOTO_STEPS, PHOTO_FACTOR = 6000, 2  # of what a row starts from; by the factor it then trains longer
-_PHOTO_RATES: Changes = {  # of the heads that are warmed up; SAM2's learns photos as its base did generated images
-    "optimizer.encoder": 1e-3,
+# What a row, and the network it starts from, must have in common: a correction after the first clicks, which that
+# network has not met, costs four points of J in so few steps (docs/results).
+_PHOTO_ROW: Changes = {
     "optimizer.head": 1e-3,
     "interaction.corrections": 0,
     "interaction.box_probability": 0.3,
 }
+# For heads that are warmed up; SAM2's learns photos as its base did generated images.
+_PHOTO_NETWORK: Changes = {**_PHOTO_ROW, "optimizer.encoder": 1e-3}
 NANO_STYLISED_IMAGES = 1000  # beside their 2 or 9 copies each
 _ENCODER_RATE = 5e-4
 _NANO_RATES: Changes = {
@@ -190,11 +193,11 @@ def trained_on(config: ConfigDict, dataset: str, split: str, data_dir: str) -> C
     generated = base(config.seed) if head == "hypernetwork" else warmup(head, config.seed, "opening")
     photos = copy.deepcopy(generated)
     if head != "hypernetwork":
-        _changed(photos, _PHOTO_RATES)
+        _changed(photos, _PHOTO_NETWORK)
     photos.pretrain, photos.schedule.steps_per_epoch = generated, PHOTO_STEPS
     parts = [photos]
     if config.get("pretrain") is not None:  # else it is that network itself, not trained further
-        config.model.rectifier = generated.model.rectifier
+        _changed(config, {**_PHOTO_ROW, "model.rectifier": generated.model.rectifier})
         config.pretrain = photos
         config.schedule.steps_per_epoch *= PHOTO_FACTOR
         parts.append(config)

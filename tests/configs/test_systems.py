@@ -89,6 +89,7 @@ def test_another_dataset_is_what_a_row_and_its_network_are_trained_on(system):
         assert part.model.head == given.model.head
     assert photos.schedule.steps_per_epoch == PHOTO_STEPS
     assert photos.optimizer.encoder > 0
+    assert config.interaction == photos.interaction
     generated = photos.pretrain
     assert generated.data.dataset == "shapes/source"
     if config.model.head == "hypernetwork":  # SAM2's rows start from what the row "sam2" is
