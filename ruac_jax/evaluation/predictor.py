@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import threading
 import zlib
 from typing import Any, Literal, NamedTuple
 
@@ -17,6 +18,9 @@ from ruac_jax.interaction import repeat_for_objects
 from ruac_jax.model import SAM2, ImageFeatures, Prompts
 
 _FED_BACK = 32.0  # SAM2's predictor clamps the logits that it feeds back to this
+# Threads that meet a new program would all trace and compile it, for nothing, and jax 0.10.2 can crash in that.
+# Calls return before the device is done, so that one at a time costs nothing.
+_DISPATCH = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +67,9 @@ class ModelPredictor:
 
     def encode(self, image: UInt8[np.ndarray, "s s 3"]) -> _Encoded:
         """Features of one RGB image."""
-        return _Encoded(_encode(self._graph, self._state, image), zlib.crc32(image.tobytes()))
+        with _DISPATCH:
+            features = _encode(self._graph, self._state, image)
+        return _Encoded(features, zlib.crc32(image.tobytes()))
 
     def decode(
         self,
@@ -75,7 +81,8 @@ class ModelPredictor:
         """Masks and uncertainty of `n` objects."""
         random = np.array([self._uncertainty.seed ^ features.number, zlib.crc32(points.tobytes())], np.uint32)
         how = dataclasses.replace(self._uncertainty, seed=0)  # which is in `random`: other seeds need no compilation
-        return _decode(self._graph, how, self._state, features.features, points, labels, previous, random)
+        with _DISPATCH:
+            return _decode(self._graph, how, self._state, features.features, points, labels, previous, random)
 
 
 # Compiled once per structure of a network, whatever its parameters.
