@@ -187,7 +187,8 @@ def trained_on(config: ConfigDict, dataset: str, split: str, data_dir: str) -> C
 
     Photos are harder than what the generator draws. So the network learns them for `PHOTO_STEPS`, in place of the
     warm-up: with the head of its row, for one that is added afterwards trails, and a Weibull head with the
-    "opening" rectifier, whatever the row's own is, for without it so long a run stalls (docs/results).
+    "opening" rectifier, whatever the row's own is, for without it so long a run stalls (docs/results). The row then
+    trains with the clicks of that network, whatever it trains with on generated images.
     """
     head = config.model.head
     generated = base(config.seed) if head == "hypernetwork" else warmup(head, config.seed, "opening")

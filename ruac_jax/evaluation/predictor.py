@@ -18,8 +18,8 @@ from ruac_jax.interaction import repeat_for_objects
 from ruac_jax.model import SAM2, ImageFeatures, Prompts
 
 _FED_BACK = 32.0  # SAM2's predictor clamps the logits that it feeds back to this
-# Threads that meet a new program would all trace and compile it, for nothing, and jax 0.10.2 can crash in that.
-# Calls return before the device is done, so that one at a time costs nothing.
+# Threads that meet a new program would all trace it at once, in which jax 0.10.2 can crash. Calls return before the
+# device is done, so that one at a time costs only this: each device's first call waits for the others' to compile.
 _DISPATCH = threading.Lock()
 
 
