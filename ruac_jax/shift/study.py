@@ -141,10 +141,12 @@ def write_report(
         if title in domains.hidden and not held_out:
             continue
         systems, by_domain = f"systems-{title}.png", f"domains-{title}.png"
-        parts += [f"## {title.capitalize()} domains", f"![Systems]({systems})", f"![Domains]({by_domain})"]
+        parts.append(f"## {title.capitalize()} domains")
+        if len(results) > 1:  # figures show differences to the reference
+            parts += [f"![Systems]({systems})", f"![Domains]({by_domain})"]
+            save_figure(draw_systems(results, reference, members), output / systems)
+            save_figure(draw_domains(results, reference, members, domains.kinds, "j_and_f"), output / by_domain)
         parts.append(format_set(results, reference, members, domains.kinds, _KIND_METRICS))
-        save_figure(draw_systems(results, reference, members), output / systems)
-        save_figure(draw_domains(results, reference, members, domains.kinds, "j_and_f"), output / by_domain)
     parts += ["## Training", _TRAINING_NOTE, format_training(outcomes)]
     text = "\n\n".join(parts)
     (output / "report.md").write_text(text + "\n", encoding="utf-8")
