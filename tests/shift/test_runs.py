@@ -146,6 +146,16 @@ def test_the_report_hides_held_out_domains_until_asked(tmp_path):
     assert not list((tmp_path / "a").glob("*held-out*"))
 
 
+def test_the_reference_alone_is_reported_without_figures(tmp_path):
+    """There are no differences to draw."""
+    rows = {name: dict.fromkeys(METRICS, 0.5) for name in GENERATED_DOMAINS.names}
+    outcomes = {"bayes": {0: runs.Outcome(rows, {}, 60.0)}}
+    text = write_report(outcomes, GENERATED_DOMAINS, "bayes", tmp_path / "a", held_out=True, command="shift")
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["report.md"]
+    assert "![" not in text
+    assert "shapes/gears" in text
+
+
 def test_datasets_by_name_have_their_groups_as_kinds():
     domains = named_domains(["davis:val", "trashcan", "bbbc038"])
     assert domains.source == "davis:val"
